@@ -1,0 +1,75 @@
+# Two commands: `make study` runs a real unlearning study, `make test` runs the checks and the tests.
+# Both set up .venv by themselves. PYTHON names another interpreter; VENV another place.
+#
+# pip takes torch from the package index. A CPU-only build on Linux saves 2 GB of downloads:
+#   make study PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+LOCK := requirements.lock
+BIN := $(VENV)/bin
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && { echo $$p; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Every version comes from the lock; what is asked for decides how much of it is installed.
+INSTALL := $(PIP) install --quiet --constraint $(LOCK)
+STUDY := studies/quickstart.toml
+
+.PHONY: study test test-all docs format lock clean
+
+study: $(VENV)/.stamp-study
+	$(BIN)/qunlearn run $(STUDY)
+	@echo "The report: $$($(BIN)/python -c "import tomllib; print('runs/' + tomllib.load(open('$(STUDY)', 'rb'))['name'])")/report/report.html"
+
+test: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -n 2
+
+docs: $(VENV)/.stamp-docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "The pages: docs/_build/html/index.html"
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# A fresh environment with everything, frozen; torch first, since the Makefile installs it first and alone.
+lock: $(VENV)/.stamp-venv
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' $(LOCK))"
+	build/lock/bin/python -m pip install --quiet ".[dev,docs]"
+	build/lock/bin/python -m pip freeze --exclude qunlearn --exclude pip --exclude setuptools \
+		| sed -e 's/+[a-z0-9.]*$$//' -e '/ @ /d' -e '/^nvidia-/d' -e '/^triton==/d' > build/lock.txt
+	{ grep '^torch==' build/lock.txt; grep -v '^torch==' build/lock.txt; } > $(LOCK)
+	rm -rf build/lock build/lock.txt
+
+clean:
+	rm -rf $(VENV) build docs/_build docs/methods
+
+# The set-up, in steps; a stamp in $(VENV) says that a step is done for this lock and this pyproject.toml.
+$(VENV)/.stamp-venv:
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11, 3.12 or 3.13 on the PATH, found none; \
+	install one or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "expected Python 3.11, 3.12 or 3.13, got $$($(PYTHON) --version)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-study: $(VENV)/.stamp-venv $(LOCK) pyproject.toml setup.py
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	$(PIP) install --quiet "$$(grep '^torch==' $(LOCK))"
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-study
+	$(INSTALL) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-study
+	$(INSTALL) --editable ".[docs]"
+	@touch $@

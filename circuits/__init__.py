@@ -1,0 +1,1 @@
+"""The circuit cards, one TOML file a family; packaged as `qunlearn.circuits`."""
