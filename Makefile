@@ -44,7 +44,7 @@ lock: $(VENV)/.stamp-venv
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' $(LOCK))"
 	build/lock/bin/python -m pip install --quiet ".[dev,docs]"
-	build/lock/bin/python -m pip freeze --exclude qunlearn --exclude pip --exclude setuptools \
+	build/lock/bin/python -m pip freeze --all --exclude qunlearn --exclude pip \
 		| sed -e 's/+[a-z0-9.]*$$//' -e '/ @ /d' -e '/^nvidia-/d' -e '/^triton==/d' > build/lock.txt
 	{ grep '^torch==' build/lock.txt; grep -v '^torch==' build/lock.txt; } > $(LOCK)
 	rm -rf build/lock build/lock.txt
