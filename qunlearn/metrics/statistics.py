@@ -1,0 +1,127 @@
+"""Intervals: of a mean over seeds, over splits and seeds, and for the next value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from qunlearn.errors import InputError
+from qunlearn.metrics.arrays import Array, Values, column
+
+
+class Interval(NamedTuple):
+    """A mean with its confidence interval, and on how many values n it rests."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class PredictionInterval(NamedTuple):
+    """Where a further value falls with probability `coverage` (at least), from n values."""
+
+    low: float
+    high: float
+    coverage: float
+    n: int
+
+
+def interval(values: Values, level: float = 0.95) -> Interval:
+    """Mean and Student's t-interval: m -+ t_(n-1) s / sqrt(n).
+
+    Args:
+        values: ``(n,)``; NaN (no value) is left out and not counted.
+        level: probability with which the interval covers the mean of the distribution, in (0, 1).
+
+    Returns:
+        Bounds are NaN for fewer than two values, the mean too for none.
+    """
+    from scipy.stats import t
+
+    sample, count = _present(values, level)
+    if count < 2:
+        return Interval(float(sample.mean()) if count else float("nan"), float("nan"), float("nan"), count)
+    half = float(t.ppf((1 + level) / 2, count - 1) * sample.std(ddof=1) / np.sqrt(count))
+    centre = float(sample.mean())
+    return Interval(centre, centre - half, centre + half, count)
+
+
+def hierarchical_bootstrap(
+    groups: Sequence[Values], level: float = 0.95, *, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """Mean over splits of the mean over seeds, with a percentile interval that resamples splits, then seeds.
+
+    With one split it speaks of that split alone; with fewer than about five it tends to be too narrow.
+
+    Args:
+        groups: for each split the values of its seeds ``(seeds,)``; NaN is left out, an empty split too.
+        level: nominal coverage, in (0, 1).
+        resamples: how many bootstrap samples, at least 1.
+        seed: of the resampling; the same seed gives the same interval.
+
+    Returns:
+        n is the number of values; bounds are NaN for fewer than two.
+
+    Source: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8.
+    """
+    if resamples < 1:
+        raise InputError(f"resamples: expected at least 1, got {resamples}")
+    samples = [sample for sample, count in (_present(values, level) for values in groups) if count]
+    count = sum(sample.size for sample in samples)
+    if not samples:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    centre = float(np.mean([sample.mean() for sample in samples]))
+    if count < 2:
+        return Interval(centre, float("nan"), float("nan"), count)
+    means = _resampled_means(samples, resamples, np.random.default_rng(np.random.SeedSequence(seed)))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(centre, float(low), float(high), count)
+
+
+def prediction_interval(values: Values, level: float = 0.95) -> PredictionInterval:
+    """Rank-based interval for one further value: from the l-th smallest to the l-th largest of n.
+
+    For exchangeable values it covers the next with probability (n + 1 - 2 l) / (n + 1), whatever the distribution;
+    l is the largest with at least the level. Too few values (fewer than 39 for 95 %) can't reach the level: then
+    it is the range, and `coverage` says what that gives.
+
+    Args:
+        values: ``(n,)``, at least one; NaN is left out.
+        level: wanted coverage, in (0, 1).
+
+    Raises:
+        InputError: for no values.
+
+    Source: Wilks 1941, Annals of Mathematical Statistics 12, 91.
+    """
+    sample, count = _present(values, level)
+    if not count:
+        raise InputError("values: expected at least one number, got none")
+    # The small term keeps (1 - level) / 2 * 40 = 1 from being rounded to just below 1.
+    rank = max(1, int(np.floor((count + 1) * (1 - level) / 2 + 1e-9)))
+    rank = min(rank, (count + 1) // 2)
+    ordered = np.sort(sample)
+    coverage = (count + 1 - 2 * rank) / (count + 1)
+    return PredictionInterval(float(ordered[rank - 1]), float(ordered[count - rank]), coverage, count)
+
+
+def _present(values: Values, level: float) -> tuple[Array, int]:
+    if not 0 < level < 1:
+        raise InputError(f"level: expected a number between 0 and 1, got {level}; 95 % is 0.95")
+    sample = column(values, "values")
+    sample = sample[~np.isnan(sample)]
+    return sample, sample.size
+
+
+def _resampled_means(samples: list[Array], resamples: int, generator: np.random.Generator) -> npt.NDArray[np.float64]:
+    chosen = generator.integers(len(samples), size=(resamples, len(samples)))
+    means = np.empty(chosen.shape)
+    for number, sample in enumerate(samples):
+        places = chosen == number
+        means[places] = generator.choice(sample, size=(int(places.sum()), sample.size)).mean(axis=1)
+    result: npt.NDArray[np.float64] = means.mean(axis=1)
+    return result
