@@ -75,7 +75,7 @@ def test_misalignment_inflates_and_keeps_the_rows() -> None:
     # one shuffled side is all there is to it: the expectation is the mean over all pairs of samples
     pairs = np.mean([kl(a, np.repeat(a[i : i + 1], len(a), axis=0)) for i in range(len(a))])
     draws = [kl(a, misaligned(a, np.random.default_rng(seed))) for seed in range(200)]
-    assert np.mean(draws) == pytest.approx(pairs, abs=4 * np.std(draws) / math.sqrt(200))
+    assert np.mean(draws) == pytest.approx(pairs, abs=4 * float(np.std(draws)) / math.sqrt(200))
 
 
 def test_agreement_by_hand() -> None:

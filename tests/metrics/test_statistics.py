@@ -75,7 +75,7 @@ def test_prediction_interval_covers_at_its_stated_rate() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(InputError, match="95 % is 0.95"):
+    with pytest.raises(InputError, match=r"95 % is 0\.95"):
         interval([1.0, 2.0], level=95)
     with pytest.raises(InputError, match="at least one number"):
         prediction_interval([math.nan])
