@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import qunlearn
+
 ROOT = Path(__file__).parents[1]
 HEAVY = ("pennylane", "qiskit", "pandas", "sklearn", "matplotlib", "pydantic", "typer", "numba", "pyarrow")
 
@@ -97,8 +99,9 @@ print(json.dumps([heavy, (end - start) / (middle - start)]))
     assert heavy == []
 
 
-def test_citation_and_changelog_name_the_version() -> None:
+def test_citation_changelog_and_package_name_the_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version == qunlearn.__version__
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()
 
