@@ -1,0 +1,108 @@
+"""Which weights no expectation value depends on, read off the circuit without running it.
+
+Three things kill a weight: its gate turns |0> on untouched wires by a phase alone; it stands outside the
+backward light cone of the observables; or it commutes with all that the observables can become, as the
+diagonal tail before a Z measurement does. The last two are one: each observable is carried backwards as the
+set of Pauli letters it may have on every wire (a product of sets, so it may be too large, never too small).
+Weights called dead here therefore have a gradient of exactly zero.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache, reduce
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qunlearn.quantum.circuit import Circuit, Gate
+from qunlearn.quantum.gates import GATES, PAULI
+
+_GENERIC = (0.7345, 2.1117)  # angles at which nothing vanishes by accident
+_TINY = 1e-10
+
+
+def dead_weights(circuit: Circuit) -> tuple[int, ...]:
+    """Indices of the weights, in order, on which no observable depends (also those that no gate uses)."""
+    gates = circuit.gates if circuit.amplitude else _without_heads(circuit)
+    alive = {weight for word in circuit.observables for weight in _reached(gates, word)}
+    return tuple(index for index in range(circuit.weights) if index not in alive)
+
+
+def _without_heads(circuit: Circuit) -> tuple[Gate, ...]:
+    """The gates that do more to |0...0> than turn its phase."""
+    fresh, kept = [True] * circuit.qubits, []
+    for gate in circuit.gates:
+        at_zero = tuple(fresh[wire] for wire in gate.wires)
+        idle, stays = _on_zero(gate.name, _key(gate), at_zero)
+        if not idle:
+            kept.append(gate)
+        for wire, stay in zip(gate.wires, stays, strict=True):
+            fresh[wire] = stay
+    return tuple(kept)
+
+
+@cache
+def _on_zero(name: str, angle: float | None, fresh: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
+    """Whether the gate only turns the phase where its fresh wires are |0>, and which wires then stay |0>."""
+    idle, stays = True, list(fresh)
+    for matrix in _matrices(name, angle):
+        wires = len(fresh)
+        inputs = [i for i in range(2**wires) if not any(f and i >> (wires - 1 - k) & 1 for k, f in enumerate(fresh))]
+        columns = matrix[:, inputs]
+        phase = columns[inputs[0], 0]
+        idle &= bool(np.abs(columns - phase * np.eye(2**wires)[:, inputs]).max() < _TINY)
+        for wire in range(wires):
+            raised = [i for i in range(2**wires) if i >> (wires - 1 - wire) & 1]
+            stays[wire] &= bool(np.abs(columns[raised]).max() < _TINY)
+    return idle, tuple(stays)
+
+
+def _reached(gates: tuple[Gate, ...], word: str) -> set[int]:
+    """Weights of the gates that do not commute with what the observable has become, from the last gate back."""
+    letters = [frozenset(letter) for letter in word]
+    reached = set()
+    for gate in reversed(gates):
+        now = tuple(letters[wire] for wire in gate.wires)
+        commutes, before = _carried(gate.name, _key(gate), now)
+        if commutes:
+            continue
+        if gate.angle is not None and gate.angle.weight is not None:
+            reached.add(gate.angle.weight)
+        for wire, letter_set in zip(gate.wires, before, strict=True):
+            letters[wire] = letter_set
+    return reached
+
+
+@cache
+def _carried(
+    name: str, angle: float | None, letters: tuple[frozenset[str], ...]
+) -> tuple[bool, tuple[frozenset[str], ...]]:
+    """Whether the gate commutes with all products of `letters`, and the letters before it."""
+    commutes, before = True, [set[str]() for _ in letters]
+    for word in product(*(sorted(s) for s in letters)):
+        for matrix in _matrices(name, angle):
+            operator = reduce(np.kron, [PAULI[letter] for letter in word])
+            carried = matrix.conj().T @ operator @ matrix
+            commutes &= bool(np.abs(carried - operator).max() < _TINY)
+            for found in product("IXYZ", repeat=len(word)):
+                share = np.vdot(reduce(np.kron, [PAULI[letter] for letter in found]), carried)
+                if abs(share) > _TINY:
+                    for wire, letter in enumerate(found):
+                        before[wire].add(letter)
+    return commutes, tuple(frozenset(s) for s in before)
+
+
+def _key(gate: Gate) -> float | None:
+    """The angle of a gate, if it is a number."""
+    return gate.angle.offset if gate.angle is not None and gate.angle.constant else None
+
+
+def _matrices(name: str, angle: float | None) -> list[NDArray[np.complex128]]:
+    spec = GATES[name]
+    if not spec.has_angle:
+        return [spec.matrix().numpy()]
+    angles = _GENERIC if angle is None else (math.remainder(angle, 4 * math.pi),)
+    return [spec.matrix(torch.tensor(value, dtype=torch.float64)).numpy() for value in angles]
