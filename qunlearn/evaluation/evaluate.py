@@ -1,0 +1,110 @@
+"""How well a model unlearned: its figures beside the original's, and the retrained models' own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+from qunlearn.data import Split
+from qunlearn.errors import InputError
+from qunlearn.evaluation.measures import (
+    Measure,
+    View,
+    own_measures,
+    relative_measures,
+    sets_forgotten_class_apart,
+    view,
+)
+from qunlearn.evaluation.predictions import SETS, Predictions, predict
+
+NAN = float("nan")
+
+
+def evaluate(
+    unlearned: nn.Module | Predictions,
+    split: Split,
+    *,
+    original: nn.Module | Predictions | None = None,
+    retrained: Sequence[nn.Module | Predictions] = (),
+) -> dict[str, float]:
+    """Every figure of a model after unlearning, flat; `qunlearn.metrics.METRICS` holds unit, range and direction.
+
+    A distance to retraining is averaged over the retrained models (`gap_*` and `tow` compare with their mean
+    accuracy). Beside a figure stand ``*_floor``, the same figure of each retrained model against the others,
+    averaged, and ``*_floor_low`` and ``*_floor_high``, the least and the greatest among them: what a perfect
+    method would show. With one retrained model the floors of distances are NaN, with none all that compares
+    with retraining is left out; a retrained model judged itself is compared with the others alone.
+
+    For the request of a class under `sound`, all ``*_test`` and ``*_validation`` figures are over the retained
+    classes, and ``accuracy_test_forgotten`` is given apart. Under `published` they are over all classes, the
+    probabilities of KL and JS are clipped as in the paper, and its misaligned divergences and its membership
+    attack stand beside under names of their own. Non-members come from the holdout set (the test set, where the
+    holdout set stands for one that was trained on).
+
+    Args:
+        unlearned: the model to judge, or its `Predictions`.
+        split: what it was trained, told to forget and is judged on.
+        original: the model before unlearning; without it, ``original_*`` and `uqi` are left out.
+        retrained: models trained without the forget set, with seeds of their own.
+
+    Returns:
+        Figures by name; NaN where there is no value (an empty set, no class-matched non-member).
+
+    Raises:
+        InputError: for predictions of another split.
+    """
+    references = [other for other in retrained if other is not unlearned]
+    judged = _view(unlearned, split, "unlearned")
+    before = None if original is None else _view(original, split, "original")
+    others = [_view(other, split, "retrained") for other in references]
+    pool = others if len(references) == len(retrained) else [judged, *others]
+    row = _accuracies(judged, before, pool, split)
+    for key, measure in own_measures(split, before).items():
+        row[key] = measure(judged, ())
+        if before is not None and key != "uqi":
+            row[f"{key}_original"] = measure(before, ())
+        row |= _floors(key, measure, pool, needed=1) if pool else {}
+    for key, measure in (relative_measures(split, [judged, *others]) if others else {}).items():
+        row[key] = measure(judged, others)
+        row |= _floors(key, measure, pool, needed=2)
+    return row
+
+
+def _accuracies(judged: View, original: View | None, retrained: Sequence[View], split: Split) -> dict[str, float]:
+    names = ["retain", "forget", "test", "validation"]
+    names += ["test_forgotten"] if sets_forgotten_class_apart(split) else []
+    row = {f"accuracy_{name}": judged.accuracy(name) for name in names}
+    if original is not None:
+        row |= {f"original_accuracy_{name}": original.accuracy(name) for name in names}
+    if retrained:
+        row |= {f"retrained_accuracy_{n}": float(np.mean([r.accuracy(n) for r in retrained])) for n in names}
+    return row
+
+
+def _floors(key: str, measure: Measure, pool: Sequence[View], needed: int) -> dict[str, float]:
+    """The figure of each retrained model against the others: mean, least, greatest; NaN for too few of them."""
+    values = [NAN]
+    if len(pool) >= needed:
+        values = [measure(one, [other for other in pool if other is not one]) for one in pool]
+    return {
+        f"{key}_floor": float(np.mean(values)),
+        f"{key}_floor_low": float(np.min(values)),
+        f"{key}_floor_high": float(np.max(values)),
+    }
+
+
+def _view(subject: nn.Module | Predictions, split: Split, role: str) -> View:
+    if isinstance(subject, nn.Module):
+        subject = predict(subject, split)
+    if not isinstance(subject, Predictions):
+        raise InputError(
+            f"{role}: expected a torch module or its Predictions, got {type(subject).__name__}; "
+            "for the result of unlearn give its .model"
+        )
+    for name in SETS:
+        ids = getattr(split, name).ids.cpu().numpy()
+        if not np.array_equal(subject.ids.get(name, np.empty(0)), ids):
+            raise InputError(f"{role}: expected predictions of the split's {name} set, got other ids; predict again")
+    return view(subject, split)

@@ -1,0 +1,138 @@
+"""The figures of one model beside retrained models, as a table of functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qunlearn import metrics
+from qunlearn.data import Split
+from qunlearn.evaluation.predictions import Arrays, Predictions, state_positions
+
+COMPARED = ("retain", "forget", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The part of a model's predictions that a protocol reports.
+
+    For the request of a class under `sound`, test and validation samples of that class stand apart: the test set
+    holds the retained classes, ``"test_forgotten"`` the rest. The sets are those of `Predictions` otherwise.
+    """
+
+    logits: Arrays
+    labels: Arrays
+    states: Arrays
+    parameters: npt.NDArray[np.float64]
+    periods: npt.NDArray[np.float64]
+
+    def accuracy(self, name: str) -> float:
+        """Accuracy on a set, in [0, 1]; NaN for an empty one."""
+        return metrics.accuracy(self.logits[name], self.labels[name])
+
+    def accuracies(self) -> dict[str, float]:
+        """Accuracies on the retain, forget and test set."""
+        return {name: self.accuracy(name) for name in COMPARED}
+
+
+Measure = Callable[[View, Sequence[View]], float]
+"""A figure of a model, given the retrained models to compare it with."""
+Distance = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]
+
+
+def view(predictions: Predictions, split: Split) -> View:
+    """What the split's protocol reports of predictions."""
+    logits, labels, states = dict(predictions.logits), dict(predictions.labels), dict(predictions.states)
+    if sets_forgotten_class_apart(split):
+        for name in ("validation", "test"):
+            y = predictions.labels[name]
+            kept = y != split.forget_class
+            logits[name], labels[name] = logits[name][kept], y[kept]
+            if name == "test":
+                logits["test_forgotten"], labels["test_forgotten"] = predictions.logits[name][~kept], y[~kept]
+            if name in states:
+                states[name] = states[name][kept[state_positions(len(y))]]
+    return View(logits, labels, states, predictions.parameters, predictions.periods)
+
+
+def sets_forgotten_class_apart(split: Split) -> bool:
+    """Whether test and validation samples of the forgotten class are reported by themselves."""
+    return split.forget_class is not None and split.protocol != "published"
+
+
+def own_measures(split: Split, original: View | None) -> dict[str, Measure]:
+    """Figures that need no retrained model; those that compare with the original only if it is given."""
+    # Where the holdout set stands for a set that was trained on, the test set holds the non-members.
+    outside = "test" if "holdout" in split.aliases else "holdout"
+    table: dict[str, Measure] = {
+        "membership_auc": lambda model, _: _membership(model, outside),
+        "entropy_forget": lambda model, _: metrics.prediction_entropy(model.logits["forget"]),
+    }
+    if split.protocol == "published" and split.forget_class is None:
+        table["membership_auc_published"] = lambda model, _: metrics.membership_auc_published(
+            model.logits["forget"], model.logits["retain"], np.random.default_rng(split.seed)
+        )
+    if original is not None:
+        before = original.accuracies()
+        table["uqi"] = lambda model, _: metrics.uqi(model.accuracies(), before)
+    return table
+
+
+def relative_measures(split: Split, views: Sequence[View]) -> dict[str, Measure]:
+    """Figures that compare with retrained models; of weights and states only if all the views have alike ones."""
+    published = split.protocol == "published"
+    kl, js = (metrics.kl_published, metrics.js_published) if published else (metrics.kl, metrics.js)
+    table: dict[str, Measure] = {"tow": _tug_of_war}
+    for name in COMPARED:
+        table[f"gap_{name}"] = _gap(name)
+        for key, distance in (("kl", kl), ("js", js), ("agreement", metrics.agreement)):
+            table[f"{key}_{name}"] = _averaged(distance, name)
+        shapes = {one.states[name].shape if name in one.states else None for one in views}
+        if len(shapes) == 1 and None not in shapes:
+            table[f"state_fidelity_{name}"] = _state_fidelity(name)
+    if published:
+        table["kl_retain_misaligned"] = _averaged(_misaligned(kl, split.seed), "retain")
+        table["js_retain_misaligned"] = _averaged(_misaligned(js, split.seed), "retain")
+    if len({one.parameters.size for one in views}) == 1:
+        table["weight_distance"] = _weight_distance
+    return table
+
+
+def _membership(model: View, outside: str) -> float:
+    return metrics.membership_auc(
+        model.logits["forget"], model.labels["forget"], model.logits[outside], model.labels[outside]
+    )
+
+
+def _averaged(distance: Distance, name: str) -> Measure:
+    return lambda model, references: float(
+        np.mean([distance(model.logits[name], other.logits[name]) for other in references])
+    )
+
+
+def _misaligned(distance: Distance, seed: int) -> Distance:
+    return lambda one, other: distance(one, metrics.misaligned(other, np.random.default_rng(seed)))
+
+
+def _gap(name: str) -> Measure:
+    return lambda model, references: metrics.gap(model.accuracy(name), [other.accuracy(name) for other in references])
+
+
+def _tug_of_war(model: View, references: Sequence[View]) -> float:
+    retrained = {name: [other.accuracy(name) for other in references] for name in COMPARED}
+    return metrics.tug_of_war(model.accuracies(), retrained)
+
+
+def _weight_distance(model: View, references: Sequence[View]) -> float:
+    return float(
+        np.mean([metrics.weight_distance(model.parameters, other.parameters, model.periods) for other in references])
+    )
+
+
+def _state_fidelity(name: str) -> Measure:
+    return lambda model, references: float(
+        np.mean([metrics.state_fidelity(model.states[name], other.states[name]) for other in references])
+    )

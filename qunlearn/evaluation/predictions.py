@@ -1,0 +1,215 @@
+"""What a model says about every set of a split, kept so that figures can be computed and computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from qunlearn.data import Dataset, Split
+from qunlearn.errors import CorruptFileError, InputError, NumericalError
+from qunlearn.models import angle_periods
+from qunlearn.quantum.layer import QuantumLayer
+
+SETS = ("forget", "retain", "validation", "test", "holdout")
+STATE_SETS = ("forget", "retain", "test")
+STATE_SAMPLES = 256  # states are long: 2**qubits numbers a sample, kept for evenly spaced samples of a set
+STATE_QUBITS = 12
+BATCH = 1024
+FORMAT = 1
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """A model's outputs on the sets of a split, each row aligned with the sample's id.
+
+    Attributes:
+        logits: by set ``(n, classes)``, float64, in evaluation mode.
+        labels: by set ``(n,)``, int64.
+        ids: by set ``(n,)``, int64, in the set's order.
+        parameters: all parameters, flat ``(weights,)``, float64, in the order of ``named_parameters``.
+        periods: ``(weights,)``; an angle's period in radians, ``inf`` for a weight that isn't periodic.
+        states: by set the states of the model's circuit ``(m, 2**qubits)``, complex64, for the m samples at
+            `state_positions`; empty where the model has no circuit, or one above 12 qubits.
+    """
+
+    logits: Arrays
+    labels: Arrays
+    ids: Arrays
+    parameters: npt.NDArray[np.float64]
+    periods: npt.NDArray[np.float64]
+    states: Arrays
+
+    def save(self, path: str | Path) -> None:
+        """Writes a safetensors file that holds the hash of its content; a file is there whole or not at all."""
+        from safetensors.numpy import save_file
+
+        tensors = _flat(self)
+        note = json.dumps({"format": FORMAT, "sha256": _digest(tensors)}, sort_keys=True)
+        draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+        save_file(tensors, draft, metadata={"qunlearn": note})
+        os.replace(draft, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """What `save` wrote.
+
+        Raises:
+            CorruptFileError: where the file is damaged or something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                note = json.loads((file.metadata() or {})["qunlearn"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            if note["format"] != FORMAT or note["sha256"] != _digest(tensors):
+                raise KeyError("sha256")
+            return _deep(tensors)
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise CorruptFileError(f"expected predictions as they were written in {path}; predict again") from error
+
+
+def state_positions(samples: int) -> npt.NDArray[np.int64]:
+    """Positions of the samples of a set whose circuit states are kept: all, or 256 evenly spaced ones."""
+    return np.unique(np.linspace(0, max(samples - 1, 0), min(samples, STATE_SAMPLES)).round().astype(np.int64))
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: Split) -> Predictions:
+    """A model's predictions on all sets of a split; the model is left as it was.
+
+    Args:
+        model: maps samples ``(batch, ...)`` to logits ``(batch, classes)``. It runs in evaluation mode, on its own
+            device and in its own dtype.
+        split: the sets; those that hold the same samples in the same order are run once.
+
+    Raises:
+        InputError: for outputs of another shape.
+        NumericalError: for logits that are not numbers.
+    """
+    circuit = _circuit(model)
+    sets = {name: getattr(split, name) for name in SETS}
+    ids = {name: data.ids.cpu().numpy() for name, data in sets.items()}
+    runs: dict[bytes, tuple[npt.NDArray[np.float64], Tensor | None]] = {}
+    with _evaluating(model):
+        for name, data in sets.items():
+            if ids[name].tobytes() not in runs:
+                runs[ids[name].tobytes()] = _run(model, circuit, data, name)
+        states = {name: _states(circuit, *runs[ids[name].tobytes()]) for name in STATE_SETS}
+    return Predictions(
+        logits={name: runs[ids[name].tobytes()][0] for name in SETS},
+        labels={name: data.y.cpu().numpy() for name, data in sets.items()},
+        ids=ids,
+        parameters=_vector(dict(model.named_parameters())),
+        periods=_periods(model),
+        states={name: array for name, array in states.items() if array is not None},
+    )
+
+
+def _run(
+    model: nn.Module, circuit: QuantumLayer | None, data: Dataset, name: str
+) -> tuple[npt.NDArray[np.float64], Tensor | None]:
+    """Logits ``(n, classes)`` and, where there is a circuit, the features that entered it ``(n, features)``."""
+    caught: list[Tensor] = []
+    hook = circuit.register_forward_pre_hook(lambda _, args: caught.append(args[0])) if circuit is not None else None
+    try:
+        outputs = [model(_like(model, x)) for x in torch.split(data.x, BATCH)]
+    finally:
+        if hook is not None:
+            hook.remove()
+    logits = torch.cat(outputs).double().cpu() if outputs else torch.empty(0, len(data.classes), dtype=torch.float64)
+    if logits.ndim != 2 or len(logits) != len(data):
+        raise InputError(f"expected logits ({len(data)}, classes) on the {name} set, got {tuple(logits.shape)}")
+    if bool((logits.isnan() | logits.isposinf()).any()):
+        raise NumericalError(f"expected finite logits on the {name} set, got others; the model has diverged")
+    # A circuit that runs several times a sample, or on something else than rows, has no one state a sample.
+    single = sum(len(part) for part in caught) == len(data) > 0 and all(part.ndim == 2 for part in caught)
+    return logits.numpy(), torch.cat(caught) if single else None
+
+
+def _states(
+    circuit: QuantumLayer | None, logits: npt.NDArray[np.float64], features: Tensor | None
+) -> npt.NDArray[np.complex64] | None:
+    if circuit is None or features is None or circuit.circuit.qubits > STATE_QUBITS:
+        return None
+    chosen = features[torch.from_numpy(state_positions(len(logits))).to(features.device)]
+    states = circuit.state(chosen).reshape(len(chosen), -1)
+    array: npt.NDArray[np.complex64] = states.to(torch.complex64).cpu().numpy()
+    return array
+
+
+def _circuit(model: nn.Module) -> QuantumLayer | None:
+    layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
+    return layers[0] if len(layers) == 1 else None
+
+
+def _like(model: nn.Module, x: Tensor) -> Tensor:
+    """Samples on the model's device and, where they are real numbers, in its dtype."""
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if first is None:
+        return x
+    return x.to(first.device, first.dtype if x.is_floating_point() else x.dtype)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _vector(tensors: Mapping[str, Tensor]) -> npt.NDArray[np.float64]:
+    parts = [tensor.detach().double().flatten().cpu() for tensor in tensors.values()]
+    vector: npt.NDArray[np.float64] = torch.cat(parts).numpy() if parts else np.empty(0)
+    return vector
+
+
+def _periods(model: nn.Module) -> npt.NDArray[np.float64]:
+    known = angle_periods(model)
+    return _vector({name: known.get(name, torch.full_like(p, torch.inf)) for name, p in model.named_parameters()})
+
+
+def _flat(predictions: Predictions) -> Arrays:
+    tensors: Arrays = {"parameters": predictions.parameters, "periods": predictions.periods}
+    for kind in ("logits", "labels", "ids"):
+        tensors |= {f"{kind}/{name}": array for name, array in getattr(predictions, kind).items()}
+    # safetensors knows no complex numbers: real and imaginary part stand side by side.
+    tensors |= {f"states/{name}": array.view(np.float32) for name, array in predictions.states.items()}
+    return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+
+
+def _deep(tensors: Arrays) -> Predictions:
+    parts: dict[str, Arrays] = {"logits": {}, "labels": {}, "ids": {}, "states": {}}
+    for name, array in tensors.items():
+        kind, _, part = name.partition("/")
+        if part:
+            parts[kind][part] = array.view(np.complex64) if kind == "states" else array
+    return Predictions(parameters=tensors["parameters"], periods=tensors["periods"], **parts)
+
+
+def _digest(tensors: Arrays) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name]
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
