@@ -55,11 +55,10 @@ def evaluate(
     Raises:
         InputError: for predictions of another split.
     """
-    references = [other for other in retrained if other is not unlearned]
     judged = _view(unlearned, split, "unlearned")
     before = None if original is None else _view(original, split, "original")
-    others = [_view(other, split, "retrained") for other in references]
-    pool = others if len(references) == len(retrained) else [judged, *others]
+    pool = [_view(other, split, "retrained") for other in retrained]
+    others = [other for other in pool if not other.equals(judged)]
     row = _accuracies(judged, before, pool, split)
     for key, measure in own_measures(split, before).items():
         row[key] = measure(judged, ())

@@ -33,6 +33,12 @@ class View:
         """Accuracy on a set, in [0, 1]; NaN for an empty one."""
         return metrics.accuracy(self.logits[name], self.labels[name])
 
+    def equals(self, other: View) -> bool:
+        """Whether the other has the same weights and outputs, bit by bit: whether it is the same model."""
+        return np.array_equal(self.parameters, other.parameters) and all(
+            np.array_equal(logits, other.logits[name]) for name, logits in self.logits.items()
+        )
+
     def accuracies(self) -> dict[str, float]:
         """Accuracies on the retain, forget and test set."""
         return {name: self.accuracy(name) for name in COMPARED}

@@ -148,6 +148,7 @@ def test_the_original_and_a_retrained_model_judged_themselves(tables: Tables, sp
     assert row["accuracy_forget"] == row["original_accuracy_forget"]
     first, *others = everything["retrained"]
     row = evaluate(first, split, **everything)
+    assert row == evaluate(predict(first, split), split, **everything)
     assert row["kl_test"] == pytest.approx(evaluate(first, split, retrained=others)["kl_test"])
     assert row["kl_test"] > 0
     assert row["kl_test_floor"] == pytest.approx(evaluate(tables(0), split, **everything)["kl_test_floor"])
