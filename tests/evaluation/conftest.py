@@ -43,23 +43,23 @@ def splits() -> Callable[..., Split]:
         data = Dataset(numbers[:, None].double(), numbers % CLASSES)
         train, request = data.select(numbers[:30]), request or ForgetRequest.of_ids([4, 0, 2])
         chosen = torch.isin(train.ids, train.ids[request.select(train, 0)])
-        rest = {
-            name: data.select(numbers[i : i + 10]) for i, name in ((30, "validation"), (40, "test"), (50, "holdout"))
-        }
+        validation, test, holdout = (data.select(numbers[start : start + 10]) for start in (30, 40, 50))
         aliases = {}
         if protocol == "published":
-            rest["validation"], rest["holdout"] = rest["test"], train.select(~chosen)
+            validation, holdout = test, train.select(~chosen)
             aliases = {"validation": "test", "holdout": "retain"}
         return Split(
             train=train,
             forget=train.select(chosen),
             retain=train.select(~chosen),
+            validation=validation,
+            test=test,
+            holdout=holdout,
             original=train,
             request=request,
             protocol=protocol,
             seed=0,
             aliases=aliases,
-            **rest,
         )
 
     return make
