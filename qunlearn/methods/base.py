@@ -1,0 +1,213 @@
+"""What a method is. A method computes; the base class checks, copies, seeds, times, counts and judges.
+
+Writing one means a frozen dataclass whose fields are hyper-parameters, decorated with `registry.register`:
+
+- a `GradientMethod` returns its `phases`, and the one loop runs them;
+- any other `Method` writes `run` itself.
+
+No method can report its own success, and none changes the model it was given.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import nn
+
+from qunlearn.data import count_duplicates
+from qunlearn.errors import InputError, NumericalError
+from qunlearn.methods.hyper import check_hyper, hyper
+from qunlearn.methods.task import Record, Task, Unlearned, Work
+from qunlearn.training.counting import Counts
+from qunlearn.training.loop import Progress, run_phases, samples_of
+from qunlearn.training.net import Net, check_functional
+from qunlearn.training.phases import Memo, Phase
+from qunlearn.training.recipe import Recipe
+from qunlearn.training.seeds import Seeds
+from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_forgotten, keep_last
+from qunlearn.training.train import check_outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """One way to unlearn; call it with a model and a task."""
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})  # parts of the task it cannot do without
+    revision: ClassVar[int] = 1  # raise it when results change
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            check_hyper(self.name, item, getattr(self, item.name))
+
+    @final
+    def __call__(self, model: nn.Module, task: Task, *, seed: int = 0, progress: Progress | None = None) -> Unlearned:
+        """Unlearns the task's forget set from a copy of the model.
+
+        Raises:
+            InputError: before any work, for a task that lacks what the method needs, for empty or
+                overlapping sets, or for a model that does not fit the data.
+            UnsupportedError: for a module that ignores ``torch.func.functional_call``.
+            DivergedError: where the method leaves the finite numbers; `last_good` is the last finite state.
+        """
+        self._check_task(task)
+        check_outputs(model, task.retain)
+        parent, removed = fingerprint(model), _removed(model, task)
+        copied = copy.deepcopy(model)
+        work = Work(
+            Seeds(seed, f"{self.name} {json.dumps(self.hyperparameters(), sort_keys=True)}"), Counts(), progress
+        )
+        begun = time.perf_counter()
+        with torch.random.fork_rng(devices=[]):
+            result = self.run(copied, task, work)
+        seconds = time.perf_counter() - begun
+        self._check_outcome(model, result, parent)
+        result.removed_ids = removed  # type: ignore[assignment]
+        record = Record(
+            method=self.name,
+            revision=self.revision,
+            hyperparameters=self.hyperparameters(),
+            seed=seed,
+            seconds=seconds,
+            counts=work.counts,
+            candidates=work.candidates,
+            chosen=work.chosen,
+            history=work.history,
+            duplicates_in_retain=count_duplicates(task.forget, task.retain),
+            parent=parent,
+            removed=_hash_ids(removed),
+            notes=work.notes,
+        )
+        return Unlearned(result.eval(), record)
+
+    @abstractmethod
+    def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
+        """The unlearned model; `model` is a copy that may be changed in place."""
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The fields, as JSON values."""
+        return dataclasses.asdict(self)
+
+    def _check_task(self, task: Task) -> None:
+        for need in sorted(self.needs):
+            if getattr(task, need) is None:
+                raise InputError(f"expected a task with a {need} for {self.name}, got none; {_HOW_TO_SUPPLY[need]}")
+        for name, data in (("forget", task.forget), ("retain", task.retain)):
+            if len(data.y) == 0:
+                raise InputError(f"expected samples in the {name} set, got none")
+        if task.forget.x.shape[1:] != task.retain.x.shape[1:]:
+            raise InputError(
+                f"expected forget samples of shape {tuple(task.retain.x.shape[1:])} like the retain set's, "
+                f"got {tuple(task.forget.x.shape[1:])}"
+            )
+        common = sorted(set(task.forget.ids.tolist()) & set(task.retain.ids.tolist()))
+        if common:
+            raise InputError(f"expected forget and retain sets with no id in common, got {len(common)}: {common[:5]}")
+
+    def _check_outcome(self, given: nn.Module, result: nn.Module, parent: str) -> None:
+        before = {name: tuple(t.shape) for name, t in given.state_dict().items()}
+        after = {name: tuple(t.shape) for name, t in result.state_dict().items()}
+        if before != after or result is given or fingerprint(given) != parent:
+            raise InputError(f"expected {self.name} to return a changed copy of the model with the same tensors")
+        for name, tensor in result.state_dict().items():
+            if tensor.dtype.is_floating_point and not bool(tensor.isfinite().all()):
+                raise NumericalError(f"expected finite numbers, got others in {name} after {self.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientMethod(Method):
+    """A method that descends losses: it returns its `phases`, and the one loop runs them.
+
+    The optimizer is the recipe's, afresh (Adam where there is no recipe).
+    """
+
+    epochs: int = hyper(5, "passes over the data that drive the method", low=1)
+    learning_rate: float | None = hyper(None, "step size; none takes the recipe's, or 0.001", low=0)
+    batch_size: int | None = hyper(None, "samples a step; none takes the recipe's, or 32", low=1)
+    patience: int | None = hyper(None, "stop after this many epochs without a better one", low=1)
+
+    @abstractmethod
+    def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
+        """What the loop runs, in order."""
+
+    def start(self, model: nn.Module, task: Task, generator: torch.Generator) -> nn.Module:
+        """The model from which the loop starts; as it is, unless a method re-initialises parts of it."""
+        return model
+
+    def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
+        """What the losses need and is computed once, at the original weights (targets, importances)."""
+        return {}
+
+    def rule(self, task: Task) -> Rule:
+        """Which epoch is kept: the protocol's rule, the same for every method."""
+        if task.validation is None:
+            return keep_last
+        return keep_accuracy if task.protocol == "published" else keep_forgotten
+
+    def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
+        """Runs the phases and returns the model at the epoch that the rule keeps."""
+        check_functional(model, task.retain.x[:1])
+        net = Net(model, work.counts)
+        memo = self.prepare(net, task, work.seeds.generator("prepare"))
+        net = Net(self.start(model, task, work.seeds.generator("start")), work.counts)
+        out = run_phases(
+            net,
+            self.phases(model, task),
+            forget=samples_of(task.forget),
+            retain=samples_of(task.retain),
+            recipe=self._settings(task.recipe),
+            seeds=work.seeds,
+            watch=Watch(task.forget, task.validation, task.retained_classes),
+            rule=self.rule(task),
+            memo=memo,
+            progress=work.progress,
+        )
+        work.candidates = [candidate.to_dict() for candidate in out.candidates]
+        work.chosen, work.history = out.chosen, out.history
+        return out.net.write_back()
+
+    def _settings(self, recipe: Recipe | None) -> Recipe:
+        """The recipe's optimizer with this method's settings."""
+        base = recipe or Recipe(learning_rate=0.001)
+        return dataclasses.replace(
+            base,
+            learning_rate=base.learning_rate if self.learning_rate is None else self.learning_rate,
+            batch_size=base.batch_size if self.batch_size is None else self.batch_size,
+            patience=self.patience,
+        )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters and buffers, with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+_HOW_TO_SUPPLY = {
+    "forget": "pass the samples to forget",
+    "retain": "pass the samples to keep",
+    "validation": "pass validation=, samples that were not trained on",
+    "request": "pass request=, such as ForgetRequest.of_class(0)",
+    "recipe": "train the original by qunlearn.train, or pass recipe=qunlearn.Recipe(...)",
+    "trace": "train the original by the method's own train(task), which records it",
+}
+
+
+def _removed(model: nn.Module, task: Task) -> frozenset[int]:
+    return frozenset(getattr(model, "removed_ids", frozenset())) | frozenset(task.forget.ids.tolist())
+
+
+def _hash_ids(ids: frozenset[int]) -> str:
+    return hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()

@@ -1,0 +1,174 @@
+"""Training a model, and training it again without what it must forget."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from qunlearn.data import Dataset, Split, as_dataset
+from qunlearn.errors import InputError
+from qunlearn.models import reinitialise
+from qunlearn.training.counting import Counts
+from qunlearn.training.loop import Progress, no_samples, run_phases, samples_of
+from qunlearn.training.net import Net, check_functional
+from qunlearn.training.phases import Batch, Memo, Phase
+from qunlearn.training.progress import shown
+from qunlearn.training.recipe import Keep, Recipe, recipe_of
+from qunlearn.training.seeds import Seeds
+from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_last, keep_loss
+
+RULES: dict[Keep, Rule] = {"loss": keep_loss, "accuracy": keep_accuracy, "last": keep_last}
+
+
+def supervised(net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    """Mean cross entropy on the retain part of the batch, in nats."""
+    return cross_entropy(net(batch.retain.x), batch.retain.y)
+
+
+def train(
+    model: nn.Module,
+    data: Any,
+    *,
+    validation: Any = None,
+    epochs: int = 60,
+    seed: int = 0,
+    optimizer: str = "adam",
+    learning_rate: float = 0.01,
+    batch_size: int = 32,
+    patience: int | None = None,
+    weight_decay: float = 0.0,
+    keep: Keep = "loss",
+    progress: Progress | bool | None = None,
+) -> nn.Module:
+    """A trained copy of the model, with the `Recipe` as its ``recipe``; the given model is left alone.
+
+    Minimises cross entropy from the given weights (`reinitialise` gives fresh ones). A model with a
+    ``fit(x)`` method has its data-fitted parts fitted on the training inputs first.
+
+    Args:
+        model: maps inputs ``(batch, ...)`` to logits ``(batch, classes)``.
+        data: a `Dataset`, a pair of arrays (x, y), or a torch ``Dataset``.
+        validation: likewise; decides which epoch is kept. Never the test set.
+        epochs: passes over the data, at least 1.
+        seed: of the order of samples and of dropout.
+        optimizer: ``"adam"`` or ``"sgd"`` (momentum 0.9).
+        learning_rate: above 0.
+        batch_size: samples a step.
+        patience: stop after this many epochs without a better one.
+        weight_decay: L2 coefficient.
+        keep: which epoch is kept where a validation set is given, as in `Recipe`.
+        progress: None shows a bar on a terminal, False shows nothing.
+
+    Raises:
+        InputError: for data or settings that cannot be used.
+        UnsupportedError: for a module that ignores ``torch.func.functional_call``.
+        DivergedError: where the loss leaves the finite numbers.
+    """
+    if isinstance(progress, bool):
+        progress = None if progress else _silent
+    recipe = Recipe(epochs, optimizer, learning_rate, batch_size, patience, weight_decay, keep)
+    trained, _ = fit(model, data, validation, recipe, seed=seed, progress=progress)
+    return trained
+
+
+def fit(
+    model: nn.Module, data: Any, validation: Any, recipe: Recipe, *, seed: int, progress: Progress | None = None
+) -> tuple[nn.Module, Counts]:
+    """`train` by a recipe; returns what it cost as well."""
+    model = copy.deepcopy(model)
+    data = matched(as_dataset(data, "training set")[0], model)
+    validation = None if validation is None else matched(as_dataset(validation, "validation set")[0], model)
+    if hasattr(model, "fit"):
+        model.fit(data.x)
+    check_outputs(model, data)
+    check_functional(model, data.x[:1])
+    net, samples = Net(model), samples_of(data)
+    with shown(progress, "training") as report:
+        out = run_phases(
+            net,
+            [Phase("retain", supervised, recipe.epochs)],
+            forget=no_samples(samples),
+            retain=samples,
+            recipe=recipe,
+            seeds=Seeds(seed, "train"),
+            watch=Watch(validation=validation),
+            rule=keep_last if validation is None else RULES[recipe.keep],
+            progress=report,
+        )
+    trained = out.net.write_back()
+    trained.recipe = recipe  # type: ignore[assignment]
+    return trained, net.counts
+
+
+def retrain(original: nn.Module, split: Split, *, seed: int, progress: Progress | bool | None = None) -> nn.Module:
+    """A model trained from a fresh initialisation on the retain set, by the original's recipe.
+
+    Under ``sound``, validation samples of classes that the retain set does not hold are left out; under
+    ``published`` the validation set is used as it is.
+
+    Args:
+        original: a model that `train` made (it carries its recipe).
+        split: the split of the data.
+        seed: of initialisation, order and dropout; use seeds of no original.
+        progress: None shows a bar on a terminal, False shows nothing.
+    """
+    if isinstance(progress, bool):
+        progress = None if progress else _silent
+    return refit(original, split, seed=seed, progress=progress)[0]
+
+
+def refit(
+    original: nn.Module, split: Split, *, seed: int, progress: Progress | None = None
+) -> tuple[nn.Module, Counts]:
+    """`retrain`; returns what it cost as well."""
+    validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
+    recipe = required_recipe(original)
+    return fit(reinitialise(original, seed), split.retain, validation, recipe, seed=seed, progress=progress)
+
+
+def required_recipe(model: nn.Module) -> Recipe:
+    """The recipe a model carries; without one, an error that says where recipes come from."""
+    recipe = recipe_of(model)
+    if recipe is None:
+        raise InputError(
+            "expected a model with a recipe, got one without; train it by qunlearn.train, "
+            "or set model.recipe = qunlearn.Recipe(...)"
+        )
+    return recipe
+
+
+def of_classes(data: Dataset | None, like: Dataset) -> Dataset | None:
+    """The samples of `data` whose class occurs in `like`; None where there are none."""
+    if data is None:
+        return None
+    positions = torch.isin(data.y, like.y.unique()).nonzero().flatten()
+    return data.select(positions) if len(positions) else None
+
+
+def matched(data: Dataset, model: nn.Module) -> Dataset:
+    """The data set with inputs in the model's real type and everything on the model's device."""
+    parameter = next((p for p in model.parameters() if p.dtype.is_floating_point), None)
+    if parameter is None or (data.x.dtype == parameter.dtype and data.x.device == parameter.device):
+        return data
+    return data.to(parameter.dtype, parameter.device)
+
+
+@torch.no_grad()
+def check_outputs(model: nn.Module, data: Dataset) -> None:
+    """Refuses a model whose outputs are not logits ``(batch, classes)`` for all labels of the data."""
+    mode = model.training
+    logits = model.eval()(data.x[:2])
+    model.train(mode)
+    classes = int(data.y.max()) + 1
+    if logits.ndim != 2 or len(logits) != len(data.x[:2]) or logits.shape[1] < classes:
+        raise InputError(
+            f"expected logits of shape ({len(data.x[:2])}, {classes} or more classes), got {tuple(logits.shape)}"
+        )
+
+
+def _silent(done: int, total: int, known: str) -> None:
+    """Shows nothing."""
