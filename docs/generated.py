@@ -1,0 +1,111 @@
+"""Pages and tables that are made from the code, so that they cannot differ from it.
+
+`methods/` holds a page a method; `_generated/` holds tables that other pages include.
+"""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+from qunlearn import methods
+from qunlearn.data import available_datasets
+from qunlearn.metrics import METRICS
+from qunlearn.quantum.card import available_cards
+
+
+def write(docs):
+    """Writes everything below the folder of the documentation; unchanged files stay as they are."""
+    for name, cls in methods.available().items():
+        _write(docs / "methods" / f"{name}.md", _method_page(name, cls))
+    tables = {"methods": _methods(), "metrics": _metrics(), "circuits": _circuits(), "datasets": _datasets()}
+    for name, text in tables.items():
+        _write(docs / "_generated" / f"{name}.md", text)
+
+
+def _write(path, text):
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def _method_page(name, cls):
+    """Title, docstring, hyper-parameters, how it is called."""
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    return f"""# {name}
+
+```{{eval-rst}}
+.. autoclass:: {path}
+   :no-members:
+```
+
+## Needs
+
+{", ".join(sorted(cls.needs))} (see {{doc}}`../own_model` for how to supply each). Results of revision {cls.revision}.
+
+## Hyper-parameters
+
+{_hyperparameters(cls)}
+
+## Use
+
+```python
+result = qu.unlearn(original, split, method="{name}", seed=0)
+```
+
+In a study file: `method = ["{name}"]`{_example(name, cls)}.
+"""
+
+
+def _example(name, cls):
+    fields = [field for field in dataclasses.fields(cls) if isinstance(field.default, int | float | str)]
+    if not fields:
+        return ""
+    field = fields[0]
+    value = f'"{field.default}"' if isinstance(field.default, str) else str(field.default).lower()
+    return f', or `{{ name = "{name}", {field.name} = {value} }}`'
+
+
+def _hyperparameters(cls):
+    rows = [_hyperparameter(field) for field in dataclasses.fields(cls)]
+    return _table(("name", "default", "range", "meaning"), rows) if rows else "None."
+
+
+def _hyperparameter(field):
+    rule = field.metadata
+    choices = ", ".join(f"`{choice}`" for choice in rule.get("choices", ()))
+    low, high = rule.get("low"), rule.get("high")
+    limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+    return f"`{field.name}`", f"`{field.default}`", choices or ", ".join(limits) or "any", rule.get("doc", "")
+
+
+def _methods():
+    rows = []
+    for name, cls in methods.available().items():
+        idea = inspect.getdoc(cls).split("\n\n")[0].replace("\n", " ")
+        rows.append((f"[{name}](methods/{name}.md)", idea, ", ".join(sorted(cls.needs))))
+    return _table(("method", "idea", "needs"), rows)
+
+
+def _metrics():
+    aim = {True: "higher", False: "lower", None: "near the retrained models'"}
+    rows = []
+    for item in METRICS.values():
+        limits = f"{item.lower:.3g} to {item.upper:.3g}".replace("inf", "unbounded")
+        needs = "yes" if item.needs_retrained else ""
+        rows.append((f"`{item.name}`", item.doc, item.unit, limits, aim[item.higher_is_better], needs))
+    return _table(("figure", "what it is", "unit", "range", "better", "needs retrained models"), rows)
+
+
+def _circuits():
+    rows = [(f"`{card.name}`", card.title, ", ".join(card.knobs)) for card in available_cards().values()]
+    return _table(("card", "layout", "knobs"), rows)
+
+
+def _datasets():
+    return _table(("name", "what it is"), [(f"`{name}`", line) for name, line in available_datasets().items()])
+
+
+def _table(head, rows):
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
