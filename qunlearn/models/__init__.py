@@ -1,0 +1,24 @@
+"""Models: the hybrid classifier, its encoders, heads and controls, the stages of any module, model files."""
+
+from qunlearn.models.controls import ClassicalTwin
+from qunlearn.models.encoders import DirectEncoder, ImageEncoder, PCAEncoder, PiTanh
+from qunlearn.models.files import load_model, save_model
+from qunlearn.models.hybrid import HybridClassifier, published_weights
+from qunlearn.models.initialise import reinitialise
+from qunlearn.models.stages import Stage, angle_periods, stages
+
+__all__ = [
+    "ClassicalTwin",
+    "DirectEncoder",
+    "HybridClassifier",
+    "ImageEncoder",
+    "PCAEncoder",
+    "PiTanh",
+    "Stage",
+    "angle_periods",
+    "load_model",
+    "published_weights",
+    "reinitialise",
+    "save_model",
+    "stages",
+]
