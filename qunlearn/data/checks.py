@@ -52,10 +52,8 @@ def as_labels(y: Array, name: str) -> tuple[Tensor, tuple[str, ...] | None]:
     Raises:
         InputError: fractions, negative numbers, or more than one axis.
     """
-    if not isinstance(y, Tensor):
-        labels = np.asarray(y)
-        if labels.dtype.kind in "UO" and all(isinstance(label, str) for label in labels.ravel()):
-            return name_labels([str(label) for label in labels.ravel()])
+    if not isinstance(y, Tensor) and np.iterable(y) and len(y) and all(isinstance(label, str) for label in y):
+        return name_labels([str(label) for label in y])
     values = _tensor(y, f"y of {name}")
     if values.ndim != 1:
         raise InputError(

@@ -49,7 +49,8 @@ def _read(source: TorchDataset[Any], name: str) -> Dataset:
     shapes = {tuple(torch.as_tensor(x).shape) for x, _ in samples}
     if len(shapes) > 1:
         raise InputError(f"expected features of one shape in {name}, got {sorted(shapes)}")
-    return Dataset(torch.stack([torch.as_tensor(x) for x, _ in samples]), [int(y) for _, y in samples], name=name)
+    labels = [y.tolist() if isinstance(y, torch.Tensor) else y for _, y in samples]
+    return Dataset(torch.stack([torch.as_tensor(x) for x, _ in samples]), labels, name=name)
 
 
 def count_duplicates(forget: Dataset, retain: Dataset) -> int:

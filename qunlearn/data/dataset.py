@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qunlearn.data.checks import Array, as_features, as_ids, as_labels, same_length
+from qunlearn.data.checks import Array, as_features, as_ids, as_labels, check_seed, same_length
 from qunlearn.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Dataset:
         Raises:
             InputError: a class has fewer samples than that.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(check_seed(seed))
         chosen = []
         for number, name in enumerate(self.classes):
             members = torch.nonzero(self.y.cpu() == number).flatten()

@@ -178,12 +178,15 @@ PROTOCOLS: dict[str, type[SoundProtocol] | type[PublishedProtocol]] = {
 
 
 def get_protocol(protocol: str | Protocol, **options: object) -> Protocol:
-    """A protocol by name with its options; a protocol object comes back as it is.
+    """A protocol by name with its options; a protocol object, which has its own, comes back as it is.
 
     Raises:
         UnknownNameError: no protocol, or no option, of that name.
+        InputError: options beside a protocol object.
     """
     if not isinstance(protocol, str):
+        if any(value != "auto" for value in options.values()):
+            raise InputError(f"expected no options beside a protocol object, got {options}; give them to the object")
         return protocol
     if protocol not in PROTOCOLS:
         raise UnknownNameError("protocol", protocol, PROTOCOLS)

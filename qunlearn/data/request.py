@@ -172,7 +172,10 @@ class ForgetRequest:
 
     def _by_predicate(self, train: Dataset, seed: int) -> Tensor:
         """The positions where the predicate is true."""
-        assert self.predicate is not None  # by construction
+        if self.predicate is None:
+            raise InputError(
+                f"expected the function of the predicate {self.value!r}, got none; use ForgetRequest.where"
+            )
         if not self.vectorised:
             pairs = zip(train.x, train.y.tolist(), strict=True)
             return torch.nonzero(torch.tensor([bool(self.predicate(x, y)) for x, y in pairs])).flatten()

@@ -110,6 +110,6 @@ def interval(
         return None
     if scale == "auto":
         return auto if len(shape) == 2 else None
-    if isinstance(scale, str) or len(scale) != 2:
+    if not isinstance(scale, tuple | list) or len(scale) != 2:
         raise InputError(f"expected scale 'auto', 'none' or an interval (low, high) in radians, got {scale!r}")
     return float(scale[0]), float(scale[1])
