@@ -1,0 +1,121 @@
+"""A study as data: what its file says, and the cells of its grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qunlearn.errors import InputError
+from qunlearn.study.config import Settings
+
+#: Lists of the grid that are no key of the file's tables.
+OWN_AXES = ("request", "method", "seed")
+#: Keys that cannot be swept: they say how to run, not what.
+FIXED = ("run.workers", "plugins.modules", "tuning.budget")
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method of the grid: its name, its hyper-parameters, and how the tables call it."""
+
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+
+    @classmethod
+    def read(cls, value: Any) -> MethodChoice:
+        """From a name, or from a table with `name`. Raises `InputError` for anything else."""
+        if isinstance(value, str):
+            return cls(value, {}, value)
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise InputError(f"expected the name of a method, or a table with `name`, got {value!r}")
+        parameters = {key: item for key, item in value.items() if key not in ("name", "label")}
+        shown = ", ".join(f"{key}={item}" for key, item in parameters.items())
+        label = value.get("label", f"{value['name']}({shown})" if shown else value["name"])
+        if not isinstance(label, str) or not label:
+            raise InputError(f"expected a text as label, got {label!r}")
+        return cls(value["name"], parameters, label)
+
+    def to_config(self) -> dict[str, Any]:
+        """What `qunlearn.methods.get` takes."""
+        return {"name": self.name, **self.parameters}
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study file, checked.
+
+    Attributes:
+        name: names the results folder.
+        settings: the file's tables, defaults filled in.
+        axes: swept keys by dotted name, in the order of the file, `data.split_seed` last.
+        requests: forget requests as `ForgetRequest.from_config` takes them.
+        methods: always with "none" and "retrain".
+        seeds: of original models and methods.
+        folder: where relative paths and the user's modules are found.
+        text: the file itself.
+        place: names the place of a key in the file, for messages.
+    """
+
+    name: str
+    settings: Settings
+    axes: tuple[tuple[str, tuple[Any, ...]], ...]
+    requests: tuple[dict[str, Any], ...]
+    methods: tuple[MethodChoice, ...]
+    seeds: tuple[int, ...]
+    folder: Path
+    text: str
+    place: Callable[[Sequence[str]], str] = field(default=".".join, compare=False)
+
+    def where(self, key: str) -> str:
+        """The place of a dotted key, in the grid if it is swept."""
+        in_grid = key in OWN_AXES or key in dict(self.axes)
+        return self.place(["grid", key] if in_grid else key.split("."))
+
+    def cells(self) -> Iterator[Settings]:
+        """The settings at every point of the product of `axes`, the last axis fastest."""
+        names = [name for name, _ in self.axes]
+        for values in itertools.product(*(values for _, values in self.axes)):
+            yield with_values(self.settings, dict(zip(names, values, strict=True)))
+
+    def retrained_seeds(self) -> tuple[int, ...]:
+        """Seeds from 1000 on that no original uses, one for each retrained model of a split and request."""
+        free = (seed for seed in itertools.count(1000) if seed not in self.seeds)
+        return tuple(itertools.islice(free, self.settings.retrained))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The study as JSON data: two studies with equal data have equal results."""
+        settings = self.settings.to_dict()
+        del settings["run"]["workers"]
+        grid = {
+            **{key: list(values) for key, values in self.axes},
+            "request": list(self.requests),
+            "method": [{**choice.to_config(), "label": choice.label} for choice in self.methods],
+            "seed": list(self.seeds),
+        }
+        return {"name": self.name, **settings, "grid": grid}
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """The settings with some keys, by dotted name, replaced and checked again."""
+    data = settings.to_dict()
+    for key, value in values.items():
+        *tables, last = key.split(".")
+        inner = data
+        for table in tables:
+            inner = inner[table]
+        inner[last] = value
+    return Settings.model_validate(data)
+
+
+def sweepable() -> tuple[str, ...]:
+    """The dotted names of all keys that a grid may sweep."""
+    names: list[str] = []
+    for name, info in Settings.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        fields = getattr(type(default), "model_fields", None)
+        names += [f"{name}.{inner}" for inner in fields] if fields else [name]
+    return tuple(name for name in names if name not in FIXED)

@@ -1,0 +1,165 @@
+"""The results folder of a study: written atomically, checked by hashes when read.
+
+``runs/NAME/``: ``study.toml``, ``plan.json``, ``models/KEY/`` (originals and retrained models), ``trials/KEY/``,
+``failed/KEY.json``, ``report/``. A unit's folder appears whole, by a rename, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qunlearn.errors import CorruptFileError, InputError
+from qunlearn.study.task import Kind, Task, canonical, json_text
+
+FORMAT = 1
+
+
+class Store:
+    """The results folder `root`; makes nothing until something is saved."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, kind: Kind, key: str) -> Path:
+        """Where the files of a unit lie, or will lie."""
+        return self.root / ("trials" if kind == "trial" else "models") / key
+
+    def failure(self, key: str) -> Path:
+        """Where the report of a failed unit lies, or will lie."""
+        return self.root / "failed" / f"{key}.json"
+
+    def save(self, task: Task, content: dict[str, Any], timing: dict[str, Any], write: Callable[[Path], None]) -> None:
+        """Keep a finished unit: the files that `write` puts into the folder it is given, and the records.
+
+        ``result.json`` holds `content` and the hashes of the files, and is hashed itself; the times stand apart.
+        """
+        target = self.folder(task.kind, task.key)
+        draft = self.root / ".draft" / f"{task.key}-{os.getpid()}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write(draft)
+        files = {path.name: sha256(path.read_bytes()) for path in sorted(draft.iterdir())}
+        result = {"format": FORMAT, "key": task.key, "kind": task.kind, **content, "files": files}
+        result["checksum"] = sha256(canonical(result).encode())
+        (draft / "result.json").write_text(json_text(result), encoding="utf-8")
+        (draft / "timing.json").write_text(json_text(timing), encoding="utf-8")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+        self.failure(task.key).unlink(missing_ok=True)
+
+    def result(self, kind: Kind, key: str) -> dict[str, Any]:
+        """The record of a finished unit. Raises `CorruptFileError` where it is not what was written."""
+        path = self.folder(kind, key) / "result.json"
+        data = read_json(path)
+        checksum = data.pop("checksum", None)
+        if data.get("key") != key or checksum != sha256(canonical(data).encode()):
+            raise CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
+        return data
+
+    def seconds(self, kind: Kind, key: str) -> float:
+        """How long a finished unit took, as its worker measured it."""
+        return float(read_json(self.folder(kind, key) / "timing.json")["seconds"])
+
+    def check_files(self, kind: Kind, key: str) -> None:
+        """Compare every file of a unit with its hash. Raises `CorruptFileError` naming the file."""
+        for name, expected in self.result(kind, key)["files"].items():
+            path = self.folder(kind, key) / name
+            if not path.is_file() or sha256(path.read_bytes()) != expected:
+                raise CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
+
+    def set_aside(self, kind: Kind, key: str) -> Path:
+        """Rename a unit's folder to KEY.corrupt, so that it is neither used nor lost; where it lies now."""
+        folder = self.folder(kind, key)
+        aside = folder.with_name(f"{key}.corrupt")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        return aside
+
+    def finished(self, tasks: list[Task]) -> tuple[set[str], list[str]]:
+        """Keys of the units that are done and intact, and a sentence for each that was damaged and set aside."""
+        done: set[str] = set()
+        damaged: list[str] = []
+        for task in tasks:
+            if not self.folder(task.kind, task.key).is_dir():
+                continue
+            try:
+                self.check_files(task.kind, task.key)
+                done.add(task.key)
+            except CorruptFileError as error:
+                aside = self.set_aside(task.kind, task.key)
+                damaged.append(f"{error}. Set aside as {aside}; it is computed again.")
+        return done, damaged
+
+    def save_failure(self, task: Task, message: str, details: str) -> None:
+        """Keep the report of a failed unit apart: what failed, why, and how to repeat it."""
+        report = {
+            "key": task.key,
+            "title": task.title,
+            "message": message,
+            "traceback": details,
+            "reproduce": f"python -m qunlearn.study.worker {self.failure(task.key)}",
+            "task": task.to_dict(),
+        }
+        write_atomic(self.failure(task.key), json.dumps(report, indent=1) + "\n")
+
+    def failures(self) -> dict[str, dict[str, Any]]:
+        """The reports of failed units by key; one that cannot be read is set aside, and its unit runs again."""
+        reports = {}
+        for path in sorted((self.root / "failed").glob("*.json")):
+            try:
+                reports[path.stem] = read_json(path)
+            except CorruptFileError:
+                path.replace(path.with_suffix(".json.corrupt"))
+        return reports
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one run. Raises `InputError` where another run holds it; ends with the process."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "a", encoding="utf-8") as handle:
+            _lock(handle.fileno(), self.root)
+            shutil.rmtree(self.root / ".draft", ignore_errors=True)
+            yield
+
+
+def _lock(descriptor: int, root: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs in one folder are then the user's care
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise InputError(f"expected {root} to be free, got a run at work there; wait for it, or choose --out") from None
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises `CorruptFileError` naming the file where it is something else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptFileError(f"expected a JSON file {path}, got one that cannot be read ({error})") from error
+    if not isinstance(data, dict):
+        raise CorruptFileError(f"expected a JSON object in {path}, got {type(data).__name__}")
+    return data
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of some bytes, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

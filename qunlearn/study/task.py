@@ -1,0 +1,83 @@
+"""One unit of work of a study: a model to train, or a trial to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["original", "retrained", "trial"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given; plain JSON data, so that any executor can send it.
+
+    Attributes:
+        key: hash of all that determines the result.
+        kind: what is made.
+        settings: the cell of the grid, as `Settings.to_dict` gives it.
+        request: the forget request; of an original under the sound protocol any one that shares it.
+        seed: of initialisation, order and method.
+        original: key of the original model that a trial starts from.
+        retrained: keys of the retrained models that a trial is compared with.
+        method: name and hyper-parameters.
+        row: the identifying columns of the record.
+    """
+
+    key: str
+    kind: Kind
+    settings: dict[str, Any]
+    request: dict[str, Any]
+    seed: int
+    original: str | None = None
+    retrained: tuple[str, ...] = ()
+    method: dict[str, Any] | None = None
+    row: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of the models that must be there first."""
+        return (*([self.original] if self.original else []), *self.retrained)
+
+    @property
+    def title(self) -> str:
+        """A few words for messages."""
+        what = f"{self.row['method']} on {self.row['request']}" if self.kind == "trial" else f"{self.kind} model"
+        return f"{what}, split {self.settings['data']['split_seed']}, seed {self.seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The task as JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Task:
+        """The task that `to_dict` wrote."""
+        return cls(**{**data, "retrained": tuple(data["retrained"])})
+
+
+def canonical(data: Any) -> str:
+    """JSON text that is the same for equal data. NaN is written as null, which every reader understands."""
+    return json.dumps(_finite(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def json_text(data: Any) -> str:
+    """JSON for a file: in the order given, a line a key of the outermost level, NaN as null."""
+    lines = (f"{json.dumps(str(key))}: {json.dumps(_finite(value), ensure_ascii=False)}" for key, value in data.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
+        return None
+    return data
+
+
+def hash_of(data: Any) -> str:
+    """The first 24 hexadecimal digits of the SHA-256 of the canonical JSON: a key."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:24]
