@@ -1,0 +1,109 @@
+"""The results folder: whole or not at all, and nothing damaged is used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qunlearn.errors import CorruptFileError, InputError
+from qunlearn.study.store import Store, read_json, write_atomic
+from qunlearn.study.task import Task, canonical, hash_of, json_text
+
+
+def task(key: str = "abc") -> Task:
+    return Task(key, "original", {"data": {"split_seed": 0}}, {"class": 0}, 0)
+
+
+def write_weights(folder: Path) -> None:
+    (folder / "weights").write_bytes(b"\x00\x01\x02")
+
+
+def saved(root: Path) -> Store:
+    store = Store(root)
+    store.save(task(), {"record": {"value": 0.1 + 0.2, "missing": float("nan")}}, {"seconds": 1.5}, write_weights)
+    return store
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    store = saved(tmp_path)
+    result = store.result("original", "abc")
+    assert result["record"] == {"value": 0.1 + 0.2, "missing": None}
+    assert set(result["files"]) == {"weights"}
+    assert store.seconds("original", "abc") == 1.5
+    assert store.finished([task(), task("other")]) == ({"abc"}, [])
+    assert "1.5" not in (tmp_path / "models" / "abc" / "result.json").read_text()
+
+
+def test_nothing_is_there_when_writing_fails(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        write_weights(folder)
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        Store(tmp_path).save(task(), {}, {}, fail)
+    assert not (tmp_path / "models").exists()
+    with Store(tmp_path).locked():
+        assert not (tmp_path / ".draft").exists()  # what a killed run left is cleared
+
+
+@pytest.mark.parametrize("name", ["weights", "result.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damage_is_named_set_aside_and_not_used(tmp_path: Path, name: str, damage: str) -> None:
+    store = saved(tmp_path)
+    path = tmp_path / "models" / "abc" / name
+    content = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(content.replace(b"0.3", b"0.4") if name == "result.json" else b"\x00\x01\x03")
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+    with pytest.raises(CorruptFileError, match=name):
+        store.check_files("original", "abc")
+    done, sentences = store.finished([task()])
+    assert done == set()
+    assert len(sentences) == 1
+    assert name in sentences[0]
+    assert (tmp_path / "models" / "abc.corrupt").is_dir()
+    assert not (tmp_path / "models" / "abc").exists()
+
+
+def test_saving_again_replaces_and_clears_the_failure(tmp_path: Path) -> None:
+    store = saved(tmp_path)
+    store.save_failure(task(), "ValueError: no", "traceback")
+    assert store.failures()["abc"]["message"] == "ValueError: no"
+    store.save(task(), {"record": 2}, {"seconds": 2.0}, write_weights)
+    assert store.result("original", "abc")["record"] == 2
+    assert store.failures() == {}
+
+
+def test_a_failure_says_how_to_repeat_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.save_failure(task(), "no", "trace")
+    report = store.failures()["abc"]
+    assert Task.from_dict(report["task"]) == task()
+    assert report["reproduce"].startswith("python -m qunlearn.study.worker")
+    store.failure("abc").write_text("{", encoding="utf-8")
+    assert store.failures() == {}
+    assert (tmp_path / "failed" / "abc.json.corrupt").is_file()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with Store(tmp_path).locked(), pytest.raises(InputError, match="a run at work"), Store(tmp_path).locked():
+        pass
+    with Store(tmp_path).locked():
+        pass
+
+
+def test_json_texts(tmp_path: Path) -> None:
+    data = {"b": [1, (2.5, float("inf"))], "a": {"z": None, "y": "é"}}
+    assert canonical(data) == '{"a":{"y":"é","z":null},"b":[1,[2.5,null]]}'
+    assert list(json.loads(json_text(data))) == ["b", "a"]
+    assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1})
+    assert hash_of({"a": 1}) != hash_of({"a": 2})
+    write_atomic(tmp_path / "x.json", "[1]")
+    with pytest.raises(CorruptFileError, match="object"):
+        read_json(tmp_path / "x.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
