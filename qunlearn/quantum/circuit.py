@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from qunlearn.errors import CorruptFileError, InputError
@@ -107,6 +108,20 @@ class Circuit:
                     f"expected a Pauli string of {self.qubits} characters from I, X, Y, Z, got {observable!r}"
                 )
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.qubits, self.gates, self.observables, self.features, self.weights, self.amplitude))
+
+    def __hash__(self) -> int:
+        return self._hash  # kept: engines look compiled circuits up on every call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without the kept hash, which differs between processes.
+        return Circuit, tuple(getattr(self, f.name) for f in fields(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Circuit:
+        return self
+
     def _check_gate(self, number: int, gate: Gate) -> None:
         place, spec = f"gate {number} ({gate})", gate_spec(gate.name)
         if len(gate.wires) != spec.wires or len(set(gate.wires)) != len(gate.wires):
@@ -166,8 +181,11 @@ class Circuit:
         return convert.to_openqasm3(self)
 
     @classmethod
-    def from_pennylane(cls, source: Any, *, features: int = 0, weights: int = 0) -> Circuit:
-        """A circuit from a PennyLane quantum function of (features, weights), or from a tape."""
+    def from_pennylane(cls, source: Any, *, features: int = 0, weights: int | tuple[int, ...] = 0) -> Circuit:
+        """A circuit from a PennyLane quantum function of (features, weights), or from a tape.
+
+        `features` and `weights` are how many of them it takes; weights may also be the shape of an array.
+        """
         from qunlearn.quantum import convert
 
         return convert.from_pennylane(source, features=features, weights=weights)

@@ -1,0 +1,260 @@
+"""The reference engine: a compiled program as differentiable tensor operations.
+
+A pure function of (features, weights). Every operation is out of place and known to ``torch.func``, so
+that vmap, grad, jvp, hessian and double backward work, on any device. Inside, a state is flat,
+``(..., 2**qubits)``, with wire 0 most significant; leading axes are those of the features, if they enter.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qunlearn.errors import InputError
+from qunlearn.quantum.circuit import Angle, Circuit, Factor
+from qunlearn.quantum.engines.memory import check_memory
+from qunlearn.quantum.engines.observe import Observer, make_observer
+from qunlearn.quantum.engines.program import Block, Program, Slot, compile_circuit
+
+
+def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    """The expectation value of every observable: features ``(..., features)`` give ``(..., observables)``.
+
+    Weights are ``(weights,)``; both may be float32 or float64, and the wider one is the type of everything
+    that is computed. What reaches no observable gets a gradient of exactly zero.
+
+    Raises:
+        InputError: if the states need more memory than there is, or a sample cannot be amplitude-encoded.
+    """
+    features, weights = _promote(features, weights)
+    check_memory(circuit, features)
+    loaded = _load(compile_circuit(circuit, True), features.dtype, features.device)
+    values = loaded.observer(_run(loaded, features, weights, loaded.observer.skips_tail))
+    return _tie(values, loaded, features, weights)
+
+
+def state(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    """The final state, complex: features ``(..., features)`` give ``(..., 2, ..., 2)``, axis i for wire i."""
+    features, weights = _promote(features, weights)
+    check_memory(circuit, features)
+    loaded = _load(compile_circuit(circuit, False), features.dtype, features.device)
+    flat = _tie(_run(loaded, features, weights, False), loaded, features, weights)
+    return flat.reshape(*features.shape[:-1], *[2] * circuit.qubits)
+
+
+def _tie(values: Tensor, loaded: _Loaded, features: Tensor, weights: Tensor) -> Tensor:
+    """The values, tied by a zero to the batch and to inputs that do not enter, so that gradients exist."""
+    if "features" not in loaded.angles and not loaded.program.circuit.amplitude:
+        values = values + features[..., :0].sum(-1, keepdim=True)
+    if all(table.weight is None for table in loaded.angles.values()):
+        values = values + weights[:0].sum()
+    return values
+
+
+def _promote(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(features.dtype, weights.dtype)
+    dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    return features.to(dtype), weights.to(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class _Angles:
+    """The angles of a group as tensors: scale * product(sign * feature + shift) * weight + offset.
+
+    Shapes: `factors` holds (index, sign, shift), each ``(angles,)``, for the first, second, ... factor.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    weight: Tensor | None
+    factors: tuple[tuple[Tensor, Tensor, Tensor], ...]
+
+    def __call__(self, features: Tensor, weights: Tensor) -> Tensor:
+        """The angles, ``(angles,)`` or ``(..., angles)``, in radians."""
+        angles = self.scale
+        if self.weight is not None:
+            padded = torch.cat([weights, torch.ones_like(self.scale[:1])])  # the last stands for "no weight"
+            angles = angles * padded.index_select(0, self.weight)
+        for index, sign, shift in self.factors:
+            angles = angles * (features.index_select(-1, index) * sign + shift)
+        return angles + self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A program's constants on one device in one precision."""
+
+    program: Program
+    observer: Observer
+    angles: dict[str, _Angles]
+    terms: dict[str, Tensor]  # (segments, length, 3, 2, 2) complex, as a real (3, segments, length, 2, 2, 2)
+    permutations: tuple[Tensor | None, ...]
+    phases: tuple[Tensor | None, ...]
+    rates: tuple[dict[str, tuple[int, Tensor]], ...]
+
+
+def _run(loaded: _Loaded, features: Tensor, weights: Tensor, skip_tail: bool) -> Tensor:
+    """The final flat state, ``(..., 2**qubits)``, or ``(2**qubits,)`` if no features enter."""
+    program = loaded.program
+    angles = {group: table(features, weights) for group, table in loaded.angles.items()}
+    matrices = {group: _matrices(terms, angles[group]) for group, terms in loaded.terms.items()}
+    psi = _amplitudes(program.circuit, features) if program.circuit.amplitude else None
+    last = len(program.stages) - 1
+    for number, stage in enumerate(program.stages):
+        turns = _product(stage.slots, matrices)
+        if psi is None:
+            psi = _product_state(turns)
+        else:
+            for block in stage.blocks:
+                psi = _turn(psi, _kron(turns, block), block, program.circuit.qubits)
+        if stage.monomial is not None and not (skip_tail and number == last):
+            psi = _monomial(psi, loaded, number, angles)
+    assert psi is not None
+    return psi
+
+
+def _matrices(terms: Tensor, angles: Tensor) -> Tensor:
+    """All merged runs of one-wire gates of a group, ``(..., segments, 2, 2)`` complex."""
+    segments, length = terms.shape[1:3]
+    turn = angles[..., : segments * length].unflatten(-1, (segments, length))[..., None, None, None]
+    single = torch.view_as_complex(turn.cos() * terms[0] + turn.sin() * terms[1] + terms[2])
+    merged = single[..., 0, :, :]
+    for position in range(1, length):
+        merged = single[..., position, :, :] @ merged
+    return merged
+
+
+def _product(slots: tuple[Slot, ...], matrices: dict[str, Tensor]) -> Tensor | None:
+    """The matrix of every active wire of a stage, ``(..., wires, 2, 2)``."""
+    merged = None
+    for group, start, stop in slots:
+        matrix = matrices[group][..., start:stop, :, :]
+        merged = matrix if merged is None else matrix @ merged
+    return merged
+
+
+def _product_state(turns: Tensor | None) -> Tensor:
+    """The state that the first stage makes of |0...0>: the product of the first columns."""
+    assert turns is not None
+    columns = turns[..., 0]
+    psi = columns[..., 0, :]
+    for wire in range(1, columns.shape[-2]):
+        psi = (psi.unsqueeze(-1) * columns[..., wire, None, :]).flatten(-2)
+    return psi
+
+
+def _kron(turns: Tensor | None, block: Block) -> Tensor:
+    """The Kronecker product of a block's matrices, ``(..., 2**size, 2**size)``."""
+    assert turns is not None
+    merged = turns[..., block.offset, :, :]
+    for place in range(block.offset + 1, block.offset + block.size):
+        right = turns[..., place, :, :]
+        merged = (merged[..., :, None, :, None] * right[..., None, :, None, :]).flatten(-2).flatten(-3, -2)
+    return merged
+
+
+def _turn(psi: Tensor, matrix: Tensor, block: Block, qubits: int) -> Tensor:
+    """The state with a block's matrix applied to its wires."""
+    left, size, right = 2**block.wire, 2**block.size, 2 ** (qubits - block.wire - block.size)
+    batched = matrix.dim() > 2
+    if right == 1:
+        turned = psi.unflatten(-1, (left, size)) @ matrix.mT
+        return turned.flatten(-2)
+    if left == 1:
+        return (matrix @ psi.unflatten(-1, (size, right))).flatten(-2)
+    matrix = matrix.unsqueeze(-3) if batched else matrix
+    return (matrix @ psi.unflatten(-1, (left, size, right))).flatten(-3)
+
+
+def _monomial(psi: Tensor, loaded: _Loaded, number: int, angles: dict[str, Tensor]) -> Tensor:
+    """The state after a stage's permutation and phases."""
+    permutation, phase = loaded.permutations[number], loaded.phases[number]
+    if permutation is not None:
+        psi = psi.index_select(-1, permutation)
+    if phase is not None:
+        psi = psi * phase
+    for group, (first, rates) in loaded.rates[number].items():
+        turn = angles[group][..., first : first + rates.shape[0]] @ rates
+        psi = psi * torch.complex(turn.cos(), turn.sin())
+    return psi
+
+
+def _amplitudes(circuit: Circuit, features: Tensor) -> Tensor:
+    """The features as amplitudes, padded with zeros and normalised; ``(..., 2**qubits)`` complex."""
+    largest = features.abs().amax(-1, keepdim=True).detach()
+    _refuse_zero(largest)
+    scaled = features / largest  # so that neither tiny nor huge features leave the range of their type
+    padded = torch.nn.functional.pad(scaled, (0, 2**circuit.qubits - circuit.features))
+    padded = padded / torch.linalg.vector_norm(padded, dim=-1, keepdim=True)
+    return torch.complex(padded, torch.zeros_like(padded))
+
+
+def _refuse_zero(largest: Tensor) -> None:
+    try:
+        zero = (largest.reshape(-1) == 0).nonzero()
+    except RuntimeError:  # inside vmap values cannot be looked at: there a zero vector gives NaN
+        return
+    if len(zero):
+        raise InputError(
+            f"expected samples with at least one feature other than zero for amplitude encoding, got a zero vector as "
+            f"sample {int(zero[0])}; remove it or add an offset"
+        )
+
+
+@functools.lru_cache(maxsize=512)
+def _load(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
+    """The constants of a program as tensors that no mode or transform of the caller owns."""
+    with torch.inference_mode(False):
+        put = functools.partial(_tensor, dtype=dtype, device=device)
+        monomials = [stage.monomial for stage in program.stages]
+        groups = [group for group, table in program.tables.items() if table.angles]
+        return _Loaded(
+            program,
+            make_observer(program, dtype, device),
+            {group: _load_angles(program.tables[group].angles, program.circuit.weights, put) for group in groups},
+            {
+                group: _load_terms(program.tables[group].terms, put)
+                for group in groups
+                if program.tables[group].terms.size
+            },
+            tuple(None if m is None or m.permutation is None else put(m.permutation) for m in monomials),
+            tuple(None if m is None or m.phase is None else put(m.phase) for m in monomials),
+            tuple({} if m is None else {g: (n, put(r)) for g, (n, r) in m.rates.items()} for m in monomials),
+        )
+
+
+def _tensor(array: NDArray[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """An array in the engine's precision: real as `dtype`, complex as the complex type to it, integers as they are."""
+    wide = {"c": dtype.to_complex(), "f": dtype}.get(array.dtype.kind, torch.int64)
+    return torch.as_tensor(array).to(device=device, dtype=wide)
+
+
+def _load_terms(terms: NDArray[Any], put: Callable[[NDArray[Any]], Tensor]) -> Tensor:
+    """Terms ``(segments, length, 3, 2, 2)`` complex as a real ``(3, segments, length, 2, 2, 2)``."""
+    return torch.view_as_real(put(np.ascontiguousarray(np.moveaxis(terms, 2, 0))))
+
+
+def _load_angles(angles: list[Angle], weights: int, put: Callable[[NDArray[Any]], Tensor]) -> _Angles:
+    most = max(len(angle.factors) for angle in angles)
+    columns = []
+    for place in range(most):
+        # An angle with fewer factors is filled up with 0 * feature + 1.
+        rows = [a.factors[place] if place < len(a.factors) else Factor(0, 0.0, 1.0) for a in angles]
+        columns.append(
+            (
+                put(np.array([row.feature for row in rows])),
+                put(np.array([row.sign for row in rows], dtype=float)),
+                put(np.array([row.shift for row in rows], dtype=float)),
+            )
+        )
+    used = any(angle.weight is not None for angle in angles)
+    weight = put(np.array([weights if a.weight is None else a.weight for a in angles])) if used else None
+    scale, offset = ([a.scale if not a.constant else 0.0 for a in angles], [a.offset for a in angles])
+    return _Angles(put(np.array(scale, dtype=float)), put(np.array(offset, dtype=float)), weight, tuple(columns))
