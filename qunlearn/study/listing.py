@@ -1,0 +1,106 @@
+"""What is there to use: methods, circuits, data sets, metrics, engines; and what this installation is."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import inspect
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+from qunlearn.errors import UnknownNameError
+
+Rows = list[dict[str, Any]]
+_PACKAGES = (
+    "qunlearn", "torch", "numpy", "scipy", "pennylane", "qiskit", "numba", "scikit-learn", "pandas", "pyarrow",
+    "matplotlib", "pydantic", "typer", "rich", "safetensors", "qiskit-aer", "qiskit-ibm-runtime",
+)  # fmt: skip
+
+
+def listing(kind: str) -> Rows:
+    """Rows, each with "name", of all that there is of a kind.
+
+    Raises:
+        UnknownNameError: for another kind than methods, circuits, datasets, metrics or engines.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("list", kind, KINDS)
+    return KINDS[kind]()
+
+
+def _methods() -> Rows:
+    from qunlearn import methods
+
+    rows = []
+    for name, cls in methods.available().items():
+        fields = {item.name: item.default for item in dataclasses.fields(cls)}
+        needs = sorted(cls.needs)
+        rows.append({"name": name, "about": _summary(cls), "needs": needs, "hyper-parameters": fields})
+    return rows
+
+
+def _circuits() -> Rows:
+    from qunlearn.quantum.card import available_cards
+
+    return [
+        {"name": name, "about": card.title, "knobs": list(card.knobs), "source": card.source}
+        for name, card in available_cards().items()
+    ]
+
+
+def _datasets() -> Rows:
+    from qunlearn.data import available_datasets
+
+    return [{"name": name, "about": about} for name, about in available_datasets().items()]
+
+
+def _metrics() -> Rows:
+    from qunlearn.metrics.registry import METRICS
+
+    better = {True: "higher", False: "lower", None: "nearer to the retrained models"}
+    return [
+        {"name": name, "about": metric.doc, "unit": metric.unit, "better": better[metric.higher_is_better]}
+        for name, metric in METRICS.items()
+    ]
+
+
+def _engines() -> Rows:
+    from qunlearn.quantum.engines import ENGINES
+
+    return [{"name": name, "about": _summary(engine)} for name, engine in ENGINES.items()]
+
+
+KINDS: dict[str, Callable[[], Rows]] = {
+    "methods": _methods,
+    "circuits": _circuits,
+    "datasets": _datasets,
+    "metrics": _metrics,
+    "engines": _engines,
+}
+
+
+def about() -> dict[str, Any]:
+    """Versions, devices and threads: what a bug report needs."""
+    import torch
+
+    devices = ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))]
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "devices": devices,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _summary(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]

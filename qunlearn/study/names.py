@@ -1,0 +1,63 @@
+"""The names in a study: those of data sets, circuits, engines and methods are checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from qunlearn import methods
+from qunlearn.data import available_datasets
+from qunlearn.errors import InputError, QunlearnError, UnknownNameError
+from qunlearn.quantum.card import find_card
+from qunlearn.quantum.engines import ENGINES
+from qunlearn.study.config import Settings
+from qunlearn.study.grid import StudyConfig
+from qunlearn.study.prepare import circuit_of
+
+_KNOBS = {"encoding": "circuit_encoding", "entanglement": "entanglement", "reupload": "reupload", "depth": "depth"}
+
+
+def check_names(study: StudyConfig) -> None:
+    """Look every name up. Raises `InputError` with the place in the file and the nearest known name."""
+    for value in _values(study, "data.dataset"):
+        _check(study, "data.dataset", lambda name: _known("data set", name, available_datasets()), value)
+    for value in _values(study, "model.circuit"):
+        _check(study, "model.circuit", find_card, value)
+    for value in _values(study, "run.engine"):
+        _check(study, "run.engine", lambda name: _known("engine", name, ["auto", *ENGINES]), value)
+    for choice in study.methods:
+        _check(study, "method", methods.get, choice.to_config())
+    for cell in study.cells():
+        _check_circuit(study, cell)
+
+
+def _values(study: StudyConfig, key: str) -> Iterator[Any]:
+    section, _, name = key.partition(".")
+    seen = []
+    for cell in study.cells():
+        value = getattr(getattr(cell, section), name)
+        if value is not None and value not in seen:
+            seen.append(value)
+            yield value
+
+
+def _known(kind: str, name: str, names: Any) -> None:
+    if name not in names:
+        raise UnknownNameError(kind, name, names)
+
+
+def _check(study: StudyConfig, key: str, look_up: Callable[[Any], object], value: Any) -> None:
+    try:
+        look_up(value)
+    except QunlearnError as error:
+        raise InputError(f"{study.where(key)}: {error}") from error
+
+
+def _check_circuit(study: StudyConfig, cell: Settings) -> None:
+    if cell.model.factory is not None:
+        return
+    try:
+        circuit_of(cell.to_dict())
+    except QunlearnError as error:
+        refused = [key for knob, key in _KNOBS.items() if f"take {knob}=" in str(error)]
+        raise InputError(f"{study.where('model.' + (refused or ['circuit'])[0])}: {error}") from error

@@ -1,0 +1,176 @@
+"""From a study to its tasks: every model to train once, every trial, each under a key of all that determines it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qunlearn import methods
+from qunlearn.data import ForgetRequest, Split
+from qunlearn.errors import InputError, QunlearnError
+from qunlearn.study.config import Settings
+from qunlearn.study.grid import MethodChoice, StudyConfig
+from qunlearn.study.names import check_names
+from qunlearn.study.plugins import import_plugins, source_hash
+from qunlearn.study.prepare import circuit_of, data_identity, model_identity, model_of, split_of
+from qunlearn.study.task import Task, hash_of
+from qunlearn.training.loop import REVISION as LOOP_REVISION
+
+FORMAT = 1
+REVISION = 1  # of what a trial computes beside the method: raise it when evaluation changes results
+_COLUMNS = {"data.split_seed", "model.circuit", "model.qubits", "model.depth", "model.entanglement"} | {
+    "model.encoder", "model.head", "data.dataset", "protocol"
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's tasks, models first; trials stand in the order of the tables."""
+
+    study: StudyConfig
+    tasks: tuple[Task, ...]
+
+    def of(self, kind: str) -> list[Task]:
+        """The tasks of one kind, in order."""
+        return [task for task in self.tasks if task.kind == kind]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``plan.json`` holds."""
+        return {
+            "format": FORMAT,
+            "study": self.study.to_dict(),
+            "folder": str(self.study.folder),
+            "tasks": [task.to_dict() for task in self.tasks],
+        }
+
+
+def make_plan(study: StudyConfig) -> Plan:
+    """All tasks of a study. Builds every data set, split and model once, so that what cannot work is refused here.
+
+    Raises:
+        InputError: for a name that isn't known, a circuit that refuses a knob, a request that fits no sample.
+    """
+    if study.settings.tuning.budget:
+        raise InputError(
+            f"{study.where('tuning.budget')}: expected a budget of 0, got {study.settings.tuning.budget}: "
+            "no method declares a search space yet; sweep hyper-parameters as entries of `method` instead"
+        )
+    import_plugins(str(study.folder), study.settings.plugins.modules)
+    check_names(study)
+    models: dict[str, Task] = {}
+    trials: list[Task] = []
+    for cell in study.cells():
+        for request in study.requests:
+            found = _Cell(study, cell, request)
+            for task in (*found.originals, *found.retrained):
+                models.setdefault(task.key, task)
+            trials += found.trials()
+    ordered = sorted(models.values(), key=lambda task: task.kind != "original")
+    return Plan(study, (*ordered, *trials))
+
+
+class _Cell:
+    """One point of the grid with one request: the split, and the tasks on it."""
+
+    def __init__(self, study: StudyConfig, cell: Settings, request: dict[str, Any]) -> None:
+        self.study, self.request = study, request
+        self.settings = cell.to_dict()
+        del self.settings["run"]["workers"]
+        self.split = self._split()
+        self.identity = self._identity()
+        self.originals = [self._model("original", seed) for seed in study.seeds]
+        self.retrained = [self._model("retrained", seed) for seed in study.retrained_seeds()]
+
+    def trials(self) -> Iterator[Task]:
+        """The rows of this cell, by method, then by seed."""
+        for choice in self.study.methods:
+            if choice.name == "retrain":
+                yield from self._references(choice)
+                continue
+            for index, original in enumerate(self.originals):
+                chosen = self.retrained[index : index + 1] if self.study.settings.paired else self.retrained
+                yield self._trial(choice, original.seed, original.key, tuple(task.key for task in chosen))
+
+    def _references(self, choice: MethodChoice) -> Iterator[Task]:
+        """A row for each retrained model, compared with the others (if paired, with the next)."""
+        keys = [task.key for task in self.retrained]
+        for index, model in enumerate(self.retrained):
+            others = keys[index + 1 :] + keys[:index]
+            chosen = others[:1] if self.study.settings.paired else others
+            yield self._trial(choice, model.seed, self.originals[0].key, (model.key, *chosen))
+
+    def _split(self) -> Split:
+        try:
+            return split_of(self.settings, self.request, str(self.study.folder))
+        except QunlearnError as error:
+            raise InputError(f"{self.study.where('request')}: request {self.request}: {error}") from error
+
+    def _identity(self) -> dict[str, Any]:
+        try:
+            model_of(self.settings, self.split.train, 0)
+            model = model_identity(self.settings)
+        except QunlearnError as error:
+            raise InputError(f"{self.study.where('model.circuit')}: {error}") from error
+        plugins = {name: source_hash(name) for name in self.settings["plugins"]["modules"]}
+        run = self.settings["run"]
+        return {"model": model, "training": self.settings["training"], "run": run, "plugins": plugins}
+
+    def _model(self, kind: Any, seed: int) -> Task:
+        trained_on = self.split.original if kind == "original" else self.split.retain
+        sets = {"training": data_identity(trained_on), "validation": data_identity(self.split.validation)}
+        rules = {"protocol": self.split.protocol, "loop": LOOP_REVISION}
+        key = hash_of({"kind": kind, **self.identity, "sets": sets, "rules": rules, "seed": seed})
+        return Task(key, kind, self.settings, self.request, seed)
+
+    def _trial(self, choice: MethodChoice, seed: int, original: str, retrained: tuple[str, ...]) -> Task:
+        method = methods.get(choice.to_config())
+        parts = ("train", "forget", "retain", "validation", "test", "holdout")
+        determined = {
+            "kind": "trial",
+            "identity": self.identity,
+            "sets": {part: data_identity(getattr(self.split, part)) for part in parts},
+            "models": [original, *retrained],
+            "method": {"name": choice.name, "revision": method.revision, **method.hyperparameters()},
+            "request": ForgetRequest.from_config(self.request).to_config(),
+            "rules": {"protocol": self.split.protocol, "loop": LOOP_REVISION, "trial": REVISION},
+            "seed": seed,
+        }
+        row = self._row(choice, seed)
+        key = hash_of({**determined, "row": row})
+        row = {"study": row["study"], "trial": key, **row}
+        return Task(key, "trial", self.settings, self.request, seed, original, retrained, choice.to_config(), row)
+
+    def _row(self, choice: MethodChoice, seed: int) -> dict[str, Any]:
+        data, model = self.settings["data"], self.settings["model"]
+        hybrid = model["factory"] is None
+        entanglement = dict(circuit_of(self.settings).settings).get("entanglement") if hybrid else None
+        row = {
+            "study": self.study.name,
+            "protocol": self.settings["protocol"],
+            "dataset": data["dataset"] or data["file"],
+            "split_seed": data["split_seed"],
+            "circuit": _circuit_name(model) if hybrid else model["factory"],
+            "qubits": model["qubits"] if hybrid else None,
+            "depth": model["depth"] if hybrid else None,
+            "entanglement": model["entanglement"] or entanglement,
+            "encoder": model["encoder"] if hybrid else None,
+            "head": model["head"] if hybrid else None,
+            "request": ForgetRequest.from_config(self.request).label,
+            "method": choice.label,
+            "seed": seed,
+        }
+        swept = [name for name, _ in self.study.axes if name not in _COLUMNS]
+        return row | {name: _lookup(self.settings, name) for name in swept}
+
+
+def _circuit_name(model: dict[str, Any]) -> str:
+    control = {"twin": " (classical twin)", "frozen": " (frozen)"}.get(model["control"] or "", "")
+    return f"{model['circuit']}{control}"
+
+
+def _lookup(settings: dict[str, Any], name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,125 @@
+"""A study's results, read back: tables, models, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qunlearn.errors import InputError, UnknownNameError
+from qunlearn.study.store import Store, read_json
+from qunlearn.study.task import Task
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from torch import nn
+
+
+class Study:
+    """The results folder of a study, finished or not.
+
+    Attributes:
+        root: the folder.
+        config: the study as JSON data: tables with defaults filled in, and the grid.
+        tasks: all units of work, models first, trials in the order of the tables.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root, self.store = Path(root), Store(root)
+        if not (self.root / "plan.json").is_file():
+            raise InputError(f"expected a results folder of `qunlearn run`, got {str(root)!r}, which has no plan.json")
+        plan = read_json(self.root / "plan.json")
+        self.config: dict[str, Any] = plan["study"]
+        self.folder: str = plan["folder"]
+        self.tasks = [Task.from_dict(task) for task in plan["tasks"]]
+        self._by_key = {task.key: task for task in self.tasks}
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.config["name"])
+
+    @property
+    def text(self) -> str:
+        """The study file."""
+        return (self.root / "study.toml").read_text(encoding="utf-8")
+
+    @property
+    def trials(self) -> list[Task]:
+        """The trials in the order of the tables."""
+        return [task for task in self.tasks if task.kind == "trial"]
+
+    @property
+    def failed(self) -> list[dict[str, str]]:
+        """What failed: the columns trial, title and error."""
+        reports = self.store.failures()
+        return [
+            {"trial": task.key, "title": task.title, "error": str(reports[task.key]["message"])}
+            for task in self.tasks
+            if task.key in reports
+        ]
+
+    @property
+    def baselines(self) -> list[dict[str, Any]]:
+        """Classical baselines on the same data, one row a split."""
+        path = self.root / "baselines.json"
+        return list(read_json(path)["rows"]) if path.is_file() else []
+
+    def is_done(self, task: Task) -> bool:
+        """Whether the task's record is there."""
+        return (self.store.folder(task.kind, task.key) / "result.json").is_file()
+
+    def done(self) -> list[Task]:
+        """The finished trials in the order of the tables."""
+        return [task for task in self.trials if self.is_done(task)]
+
+    def table(self) -> DataFrame:
+        """One row a finished trial in the order of the plan: what identifies it, figures, counts.
+
+        Raises:
+            CorruptFileError: names a record that is damaged; running the study again repairs it.
+        """
+        import pandas as pd
+
+        rows = [self.store.result("trial", task.key)["row"] for task in self.done()]
+        table = pd.DataFrame(rows)
+        empty = [name for name in table.columns if table[name].isna().all()]
+        figures = set(empty) - set(self.trials[0].row)
+        return table.astype(dict.fromkeys(figures, "float64"))
+
+    def timing(self) -> DataFrame:
+        """Seconds of every finished trial: the columns trial and seconds."""
+        import pandas as pd
+
+        rows = [(task.key, self.store.seconds("trial", task.key)) for task in self.done()]
+        return pd.DataFrame(rows, columns=["trial", "seconds"])
+
+    def task(self, trial: str | Mapping[str, Any]) -> Task:
+        """A trial by its key, by the beginning of its key, or by its row of the table."""
+        key = trial if isinstance(trial, str) else str(trial["trial"])
+        found = [task for task in self.trials if task.key.startswith(key)]
+        if len(found) != 1 or not key:
+            raise UnknownNameError("trial", key, self._by_key)
+        return found[0]
+
+    def model(self, trial: str | Mapping[str, Any]) -> nn.Module:
+        """The model that a trial left: the unlearned, the untouched original, or a retrained one.
+
+        Raises:
+            UnknownNameError: for a trial that the study does not have.
+            InputError: for a trial that is not done.
+        """
+        from qunlearn.study.plugins import import_plugins
+        from qunlearn.study.prepare import split_of
+        from qunlearn.study.trial import kept_as, restore
+
+        task = self.task(trial)
+        kind, key = kept_as(task)
+        import_plugins(self.folder, task.settings["plugins"]["modules"])
+        split = split_of(task.settings, task.request, self.folder)
+        return restore(task.settings, kind, key, split, self.store)
+
+
+def load_study(path: str | Path) -> Study:
+    """The results of a study from its folder, such as ``runs/quickstart``."""
+    return Study(path)

@@ -1,0 +1,143 @@
+"""Running a study: plan, estimate, what is left to do, executor, baselines, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qunlearn.errors import CorruptFileError, InputError
+from qunlearn.study.baselines import baselines
+from qunlearn.study.estimate import Estimate, estimate
+from qunlearn.study.executors import Executor, LocalPool, cores
+from qunlearn.study.grid import StudyConfig
+from qunlearn.study.plan import Plan, make_plan
+from qunlearn.study.progress import StudyProgress, duration
+from qunlearn.study.store import Store, read_json, write_atomic
+from qunlearn.study.task import Task, json_text
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended: tasks by state, and where the report is."""
+
+    done: int
+    failed: int
+    report: Path | None
+
+
+def default_workers(study: StudyConfig) -> int:
+    """Workers of a study: what it says, or the cores that this process may use, divided by threads."""
+    return study.settings.run.workers or max(1, cores() // study.settings.run.threads)
+
+
+def run_study(
+    study: StudyConfig, root: Path, *, workers: int | None = None, retry_failed: bool = False, say: Say = print
+) -> Finished:
+    """Run what is not yet done of a study, and write its report.
+
+    Raises:
+        InputError: for a study that cannot work, or a folder that holds another study; nothing is started then.
+        KeyboardInterrupt: on Ctrl-C; what was finished is kept.
+    """
+    store, workers = Store(root), workers or default_workers(study)
+    plan = make_plan(study)
+    refuse_other_study(store, study)
+    with store.locked():
+        left = _left(plan, store, retry_failed, say)
+        if left:
+            cost = estimate(plan)
+            say(summary(plan, left, cost, workers))
+            pool = LocalPool(
+                store,
+                study.folder,
+                workers=workers,
+                threads=study.settings.run.threads,
+                modules=study.settings.plugins.modules,
+            )
+            _work(pool, plan, left, cost, workers)
+        write_atomic(root / "baselines.json", json_text({"rows": baselines(plan)}))
+        report = _report(plan, store)
+    failed = [task for task in plan.tasks if store.failure(task.key).is_file()]
+    return Finished(len(plan.tasks) - len(failed), len(failed), report)
+
+
+def refuse_other_study(store: Store, study: StudyConfig) -> None:
+    """Raise `InputError` with the differences where the folder holds the results of another study."""
+    path = store.root / "plan.json"
+    if not path.is_file():
+        return
+    try:
+        before = _flat(read_json(path)["study"])
+    except (CorruptFileError, KeyError):
+        path.replace(path.with_suffix(".json.corrupt"))  # it is written again from the study file
+        return
+    now = _flat(study.to_dict())
+    differences = [
+        f"  {key}: {before.get(key, 'not set')!r} there, {now.get(key, 'not set')!r} now"
+        for key in [*before, *(key for key in now if key not in before)]
+        if before.get(key) != now.get(key)
+    ]
+    if differences:
+        raise InputError(
+            f"expected {store.root} to hold this study, got another one; choose another --out, or remove the folder\n"
+            + "\n".join(differences)
+        )
+
+
+def summary(plan: Plan, left: list[Task], cost: Estimate, workers: int) -> str:
+    """A sentence on what is about to be done, and what it costs."""
+    counts = {kind: sum(task.kind == kind for task in left) for kind in ("original", "retrained", "trial")}
+    gradients = sum(cost.gradient_evaluations[task.key] for task in left)
+    seconds = cost.wall([task.key for task in left], workers)
+    finished = len(plan.tasks) - len(left)
+    return (
+        f"{plan.study.name}: {counts['original']} original and {counts['retrained']} retrained models, "
+        f"{counts['trial']} trials on {workers} worker{'s' if workers > 1 else ''}"
+        f"{f' ({finished} tasks are done already)' if finished else ''}; "
+        f"about {gradients:,.0f} gradient evaluations, {duration(seconds)}"
+    )
+
+
+def _left(plan: Plan, store: Store, retry_failed: bool, say: Say) -> list[Task]:
+    """Write down the plan; the tasks that are neither done nor (unless retried) failed."""
+    write_atomic(store.root / "study.toml", plan.study.text)
+    write_atomic(store.root / "plan.json", json_text(plan.to_dict()))
+    done, damaged = store.finished(list(plan.tasks))
+    for sentence in damaged:
+        say(sentence)
+    failed = set(store.failures())
+    if retry_failed:
+        for key in failed:
+            store.failure(key).unlink()
+        failed = set()
+    return [task for task in plan.tasks if task.key not in done and task.key not in failed]
+
+
+def _work(pool: Executor, plan: Plan, left: list[Task], cost: Estimate, workers: int) -> None:
+    waiting = {task.key for task in left}
+    finished = {task.key for task in plan.tasks if task.key not in waiting}
+    with StudyProgress(left, cost.seconds, workers) as progress:
+        for outcome in pool.run(left, finished):
+            progress.update(outcome)
+
+
+def _report(plan: Plan, store: Store) -> Path | None:
+    """The report, if any trial is there to report."""
+    if not any((store.folder("trial", task.key) / "result.json").is_file() for task in plan.of("trial")):
+        return None
+    from qunlearn.study.report import write_report
+
+    return write_report(store.root)
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat
