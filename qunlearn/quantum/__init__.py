@@ -9,7 +9,7 @@ from qunlearn.quantum.engines import ENGINES, expectations, state
 from qunlearn.quantum.entanglement import PATTERNS, pairs
 from qunlearn.quantum.gates import GATES, GateSpec, gate
 from qunlearn.quantum.layer import QuantumLayer, weight_periods
-from qunlearn.quantum.lightcone import live_gates, live_weights
+from qunlearn.quantum.liveness import dead_weights, live_gates
 from qunlearn.quantum.states import fidelity, meyer_wallach, purity, reduced_state
 
 __all__ = [
@@ -25,12 +25,12 @@ __all__ = [
     "GateSpec",
     "QuantumLayer",
     "available_cards",
+    "dead_weights",
     "expectations",
     "fidelity",
     "find_card",
     "gate",
     "live_gates",
-    "live_weights",
     "load_circuit",
     "meyer_wallach",
     "pairs",

@@ -66,7 +66,8 @@ class QuantumLayer(nn.Module):
     def forward(self, x: Tensor | ArrayLike) -> Tensor:
         """Expectation values ``(batch, observables)`` of features ``(batch, features)``.
 
-        One sample, ``(features,)``, gives ``(observables,)``. The result has the wider of the types of features and weights.
+        One sample, ``(features,)``, gives ``(observables,)``. The result has the wider of the two types of
+        features and weights.
 
         Raises:
             InputError: for features of another width.

@@ -1,4 +1,4 @@
-"""Which weights no expectation value depends on, read off the circuit without running it.
+"""Which gates and weights no expectation value depends on, read off the circuit without running it.
 
 Three things kill a weight: its gate turns |0> on untouched wires by a phase alone; it stands outside the
 backward light cone of the observables; or it commutes with all that the observables can become, as the
@@ -24,21 +24,29 @@ _GENERIC = (0.7345, 2.1117)  # angles at which nothing vanishes by accident
 _TINY = 1e-10
 
 
+@cache
+def live_gates(circuit: Circuit) -> tuple[bool, ...]:
+    """For every gate, whether any observable depends on it; the others may be left out without a trace."""
+    kept = tuple(range(len(circuit.gates))) if circuit.amplitude else _without_heads(circuit)
+    alive = {position for word in circuit.observables for position in _reached(circuit, kept, word)}
+    return tuple(position in alive for position in range(len(circuit.gates)))
+
+
 def dead_weights(circuit: Circuit) -> tuple[int, ...]:
     """Indices of the weights, in order, on which no observable depends (also those that no gate uses)."""
-    gates = circuit.gates if circuit.amplitude else _without_heads(circuit)
-    alive = {weight for word in circuit.observables for weight in _reached(gates, word)}
+    live = zip(circuit.gates, live_gates(circuit), strict=True)
+    alive = {gate.angle.weight for gate, reaches in live if reaches and gate.angle is not None}
     return tuple(index for index in range(circuit.weights) if index not in alive)
 
 
-def _without_heads(circuit: Circuit) -> tuple[Gate, ...]:
-    """The gates that do more to |0...0> than turn its phase."""
+def _without_heads(circuit: Circuit) -> tuple[int, ...]:
+    """Positions of the gates that do more to |0...0> than turn its phase."""
     fresh, kept = [True] * circuit.qubits, []
-    for gate in circuit.gates:
+    for position, gate in enumerate(circuit.gates):
         at_zero = tuple(fresh[wire] for wire in gate.wires)
         idle, stays = _on_zero(gate.name, _key(gate), at_zero)
         if not idle:
-            kept.append(gate)
+            kept.append(position)
         for wire, stay in zip(gate.wires, stays, strict=True):
             fresh[wire] = stay
     return tuple(kept)
@@ -60,17 +68,17 @@ def _on_zero(name: str, angle: float | None, fresh: tuple[bool, ...]) -> tuple[b
     return idle, tuple(stays)
 
 
-def _reached(gates: tuple[Gate, ...], word: str) -> set[int]:
-    """Weights of the gates that do not commute with what the observable has become, from the last gate back."""
+def _reached(circuit: Circuit, kept: tuple[int, ...], word: str) -> set[int]:
+    """Positions of the gates that do not commute with what the observable has become, from the last gate back."""
     letters = [frozenset(letter) for letter in word]
     reached = set()
-    for gate in reversed(gates):
+    for position in reversed(kept):
+        gate = circuit.gates[position]
         now = tuple(letters[wire] for wire in gate.wires)
         commutes, before = _carried(gate.name, _key(gate), now)
         if commutes:
             continue
-        if gate.angle is not None and gate.angle.weight is not None:
-            reached.add(gate.angle.weight)
+        reached.add(position)
         for wire, letter_set in zip(gate.wires, before, strict=True):
             letters[wire] = letter_set
     return reached

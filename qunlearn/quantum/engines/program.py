@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from qunlearn.quantum.circuit import Angle, Circuit, Gate
 from qunlearn.quantum.gates import Matrix
 from qunlearn.quantum.gates import gate as gate_spec
-from qunlearn.quantum.lightcone import live_gates
+from qunlearn.quantum.liveness import live_gates
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
