@@ -55,7 +55,8 @@ def draw(circuit: Circuit, columns: int = 100) -> str:
 
 def _moments(circuit: Circuit) -> list[list[Gate]]:
     """Gates by column, each as far left as it can stand without its line crossing another gate."""
-    free, moments = [0] * circuit.qubits, []
+    free = [0] * circuit.qubits
+    moments: list[list[Gate]] = []
     for gate in circuit.gates:
         span = range(min(gate.wires), max(gate.wires) + 1)
         column = max(free[wire] for wire in span)

@@ -10,15 +10,14 @@ Weights called dead here therefore have a gradient of exactly zero.
 from __future__ import annotations
 
 import math
-from functools import cache, reduce
+from functools import cache
 from itertools import product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from qunlearn.quantum.circuit import Circuit, Gate
-from qunlearn.quantum.gates import GATES, PAULI
+from qunlearn.quantum.gates import GATES, PAULI, Matrix
 
 _GENERIC = (0.7345, 2.1117)  # angles at which nothing vanishes by accident
 _TINY = 1e-10
@@ -92,15 +91,23 @@ def _carried(
     commutes, before = True, [set[str]() for _ in letters]
     for word in product(*(sorted(s) for s in letters)):
         for matrix in _matrices(name, angle):
-            operator = reduce(np.kron, [PAULI[letter] for letter in word])
+            operator = _string(word)
             carried = matrix.conj().T @ operator @ matrix
             commutes &= bool(np.abs(carried - operator).max() < _TINY)
             for found in product("IXYZ", repeat=len(word)):
-                share = np.vdot(reduce(np.kron, [PAULI[letter] for letter in found]), carried)
-                if abs(share) > _TINY:
+                if abs(np.trace(_string(found) @ carried)) > _TINY:
                     for wire, letter in enumerate(found):
                         before[wire].add(letter)
     return commutes, tuple(frozenset(s) for s in before)
+
+
+@cache
+def _string(letters: tuple[str, ...]) -> Matrix:
+    """The matrix of a Pauli string, the first letter on the most significant wire."""
+    matrix: Matrix = np.eye(1, dtype=np.complex128)
+    for letter in letters:
+        matrix = np.kron(matrix, PAULI[letter]).astype(np.complex128)
+    return matrix
 
 
 def _key(gate: Gate) -> float | None:
@@ -108,7 +115,7 @@ def _key(gate: Gate) -> float | None:
     return gate.angle.offset if gate.angle is not None and gate.angle.constant else None
 
 
-def _matrices(name: str, angle: float | None) -> list[NDArray[np.complex128]]:
+def _matrices(name: str, angle: float | None) -> list[Matrix]:
     spec = GATES[name]
     if not spec.has_angle:
         return [spec.matrix().numpy()]

@@ -91,6 +91,7 @@ def test_two_terms_are_wrong_for_controlled_rotations(name: str) -> None:
 @pytest.mark.parametrize("name", TURNED)
 def test_the_period_is_the_smallest_of_all_expectations(name: str) -> None:
     spec = GATES[name]
+    assert spec.period is not None
     assert spec.period == pytest.approx((4 if name in CONTROLLED_ROTATIONS else 2) * math.pi)
     angle = torch.linspace(-3, 3, 7, dtype=torch.float64)
     here = expectation(spec, angle, 0)

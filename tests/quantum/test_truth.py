@@ -1,0 +1,189 @@
+"""Every card and every encoding, against PennyLane and Qiskit, in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qiskit.primitives import StatevectorEstimator
+
+from qunlearn.quantum.card import available_cards, load_circuit
+from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
+from qunlearn.quantum.convert import qiskit_observables, tree_angles
+from qunlearn.quantum.engines import expectations
+from qunlearn.quantum.gates import GATES
+from qunlearn.quantum.layer import QuantumLayer
+
+BATCH = 3
+VALUES, GRADIENTS = 1e-10, 1e-9
+# A Z on every wire, and words that see all letters, more than one wire, and no wire.
+WORDS = ["ZIII", "IZII", "IIZI", "IIIZ", "XYIZ", "IYXX", "IIII"]
+
+ENCODINGS = [
+    ("rx", False),
+    ("rx", True),
+    ("ry-rz", False),
+    ("ry-rz", True),
+    ("rx-ry-rz", False),
+    ("rx-ry-rz", True),
+    ("zz", False),
+    ("zz", True),
+    ("iqp", False),
+    ("iqp", True),
+    ("amplitude", False),
+    ("none", False),
+]
+
+
+def draws(circuit: Circuit, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features ``(batch, features)`` and weights ``(weights,)`` of a generator, float64, with gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 4 * torch.rand(BATCH, circuit.features, generator=generator, dtype=torch.float64) - 2
+    w = 8 * torch.rand(circuit.weights, generator=generator, dtype=torch.float64) - 4
+    return x.requires_grad_(), w.requires_grad_()
+
+
+def pennylane_expectations(circuit: Circuit, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Expectation values ``(batch, observables)`` by default.qubit."""
+    device = qml.device("default.qubit", wires=circuit.qubits)
+    node = qml.QNode(circuit.to_pennylane(), device, interface="torch", diff_method="backprop")
+    columns = [torch.as_tensor(value).expand(len(x)) for value in node(x, w)]
+    return torch.stack(columns, dim=1)
+
+
+def qiskit_expectations(circuit: Circuit, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Expectation values ``(batch, observables)`` by the exact estimator: one PUB, parameters bound by object."""
+    exported = circuit.to_qiskit()
+    inputs = (tree_angles(circuit, x) if circuit.amplitude else x).detach().numpy()
+    vectors = {"x": inputs, "w": np.tile(w.detach().numpy(), (len(inputs), 1))}
+    parameters = tuple(exported.parameters)
+    values = [vectors[p.vector.name][:, p.index] for p in parameters]
+    observables: Any = [[operator] for operator in qiskit_observables(circuit)]
+    pub = (exported, observables, {parameters: np.stack(values, axis=-1)}) if parameters else (exported, observables)
+    result = StatevectorEstimator(default_precision=0.0).run([pub]).result()[0]
+    return torch.as_tensor(np.asarray(result.data.evs).T).expand(len(inputs), len(circuit.observables))
+
+
+def gradients(outputs: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    """Gradients of a fixed random combination of all outputs, zeros where nothing depends on an input."""
+    mix = torch.rand(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype) + 0.5
+    if not outputs.requires_grad:
+        return [torch.zeros_like(value) for value in inputs]
+    found = torch.autograd.grad((outputs * mix).sum(), inputs, allow_unused=True)
+    return [torch.zeros_like(v) if g is None else g for v, g in zip(inputs, found, strict=True)]
+
+
+def check(circuit: Circuit) -> None:
+    x, w = draws(circuit)
+    layer = QuantumLayer(circuit, engine="torch", dtype=torch.float64)
+    ours = torch.func.functional_call(layer, {"weights": w}, (x,))
+    assert ours.shape == (BATCH, len(circuit.observables))
+    assert ours.dtype == torch.float64
+    theirs = pennylane_expectations(circuit, x, w)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=VALUES)
+    torch.testing.assert_close(ours.detach(), qiskit_expectations(circuit, x, w), rtol=0, atol=VALUES)
+    for mine, other in zip(gradients(ours, x, w), gradients(theirs, x, w), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=GRADIENTS)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("card", sorted(available_cards()))
+def test_every_card_is_what_pennylane_and_qiskit_say(card: str, depth: int) -> None:
+    words = WORDS if "observables" in available_cards()[card].knobs and depth == 2 else None
+    check(load_circuit(card, qubits=4, depth=depth, observables=words))
+
+
+@pytest.mark.parametrize(("encoding", "reupload"), ENCODINGS)
+def test_every_encoding_is_what_pennylane_and_qiskit_say(encoding: str, reupload: bool) -> None:
+    check(load_circuit("ring-cz", qubits=4, depth=2, encoding=encoding, reupload=reupload, observables=WORDS))
+
+
+@pytest.mark.parametrize("card", ["ring-cz", "sim-06", "strongly-entangling"])
+@pytest.mark.parametrize("qubits", [1, 2, 3, 5, 6, 9])
+def test_other_widths_are_what_pennylane_and_qiskit_say(qubits: int, card: str) -> None:
+    check(load_circuit(card, qubits=qubits, depth=2, encoding="ry-rz", reupload=True, observables=letters(qubits)))
+
+
+def letters(qubits: int) -> list[str]:
+    """A Z on every wire, and two words with other letters."""
+    singles = ["I" * wire + "Z" + "I" * (qubits - wire - 1) for wire in range(qubits)]
+    return [*singles, ("XYZ" * qubits)[:qubits], ("IYX" * qubits)[:qubits]]
+
+
+@st.composite
+def circuits(draw: st.DrawFn) -> Circuit:
+    """Any gates of the table in any order, with shared weights and angles of every form."""
+    qubits = draw(st.integers(1, 6))
+    names = [name for name, spec in GATES.items() if spec.wires <= qubits]
+    number = st.sampled_from([0.0, 1.0, -0.5, math.pi / 2, math.pi])
+    factor = st.builds(Factor, st.integers(0, 2), st.sampled_from([1.0, -1.0]), number)
+    factors = st.lists(factor, max_size=2).map(tuple)
+    scale = st.sampled_from([1.0, -0.7, 2.0])
+    angle = st.builds(Angle, scale, factors, st.none() | st.integers(0, 4), number)
+    gates = []
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=25)):
+        wires = draw(st.permutations(range(qubits)))[: GATES[name].wires]
+        gates.append(Gate(name, tuple(wires), draw(angle) if GATES[name].has_angle else None))
+    words = draw(st.lists(st.text("IXYZ", min_size=qubits, max_size=qubits), min_size=1, max_size=3))
+    return Circuit(qubits, tuple(gates), tuple(words), 3, 5)
+
+
+@given(circuits())
+def test_random_circuits_are_what_pennylane_and_qiskit_say(circuit: Circuit) -> None:
+    check(circuit)
+
+
+@pytest.mark.slow
+@settings(max_examples=400)
+@given(circuits())
+def test_many_random_circuits_are_what_pennylane_and_qiskit_say(circuit: Circuit) -> None:
+    check(circuit)
+
+
+@pytest.mark.parametrize("features", [1, 3, 5, 16])
+def test_amplitudes_are_padded_and_normalised_alike(features: int) -> None:
+    check(load_circuit("strongly-entangling", qubits=4, depth=1, encoding="amplitude", features=features))
+
+
+def test_a_circuit_that_no_exchange_of_wires_leaves_alone() -> None:
+    """CX and controlled rotations, not CZ, and a different angle on each wire; every exchange changes the values."""
+    circuit = Circuit(
+        3,
+        (
+            Gate("rx", (0,), Angle(factors=(Factor(0),))),
+            Gate("ry", (1,), Angle(factors=(Factor(1),))),
+            Gate("cx", (0, 2)),
+            Gate("cry", (2, 1), Angle(weight=0)),
+            Gate("ch", (1, 0)),
+            Gate("crx", (0, 2), Angle(weight=1)),
+            Gate("sx", (1,)),
+        ),
+        ("ZII", "IZI", "IIZ", "XYZ"),
+        features=2,
+        weights=2,
+    )
+    check(circuit)
+    x, w = draws(circuit)
+    values = expectations(circuit, x, w, "torch")
+    for order in [(1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1)]:
+        gates = tuple(Gate(g.name, tuple(order[wire] for wire in g.wires), g.angle) for g in circuit.gates)
+        exchanged = Circuit(3, gates, circuit.observables, 2, 2)
+        assert (expectations(exchanged, x, w, "torch") - values).abs().amax() > 0.05
+
+
+def test_x_on_wire_0_of_two_is_read_on_wire_0_everywhere() -> None:
+    circuit = Circuit(2, (Gate("x", (0,)),), ("ZI", "IZ"), 0, 0)
+    x, w = torch.zeros(1, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    expected = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
+    for values in (
+        expectations(circuit, x, w, "torch"),
+        pennylane_expectations(circuit, x, w),
+        qiskit_expectations(circuit, x, w),
+    ):
+        torch.testing.assert_close(values.real.to(torch.float64), expected, rtol=0, atol=1e-15)
