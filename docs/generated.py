@@ -5,7 +5,6 @@
 
 import dataclasses
 import inspect
-from pathlib import Path
 
 from qunlearn import methods
 from qunlearn.data import available_datasets
