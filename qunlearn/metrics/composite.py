@@ -13,7 +13,7 @@ SETS = ("retain", "forget", "test")
 
 
 def gap(value: float, retrained: Values) -> float:
-    """Distance of a figure to the retrained models' mean: |value - mean_r retrained_r|.
+    """Distance of a figure to the retrained models' mean: ``|value - mean_r retrained_r|``.
 
     Args:
         value: of the judged model, for example an accuracy.
@@ -26,7 +26,7 @@ def gap(value: float, retrained: Values) -> float:
 
 
 def tug_of_war(accuracies: Mapping[str, float], retrained: Mapping[str, Values]) -> float:
-    """Tug-of-war (ToW): the product over retain, forget and test of 1 - |a_u - mean_r a_r|.
+    """Tug-of-war (ToW): the product over retain, forget and test of ``1 - |a_u - mean_r a_r|``.
 
     Args:
         accuracies: of the unlearned model, shares in [0, 1] under ``"retain"``, ``"forget"``, ``"test"``.

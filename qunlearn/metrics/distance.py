@@ -53,7 +53,7 @@ def weight_distance(first: Values, second: Values, periods: Values) -> float:
 
 
 def state_fidelity(first: npt.ArrayLike | torch.Tensor, second: npt.ArrayLike | torch.Tensor) -> float:
-    """Mean fidelity of two circuits' pure states on the same samples: mean_i of |<psi_i | phi_i>|^2.
+    """Mean fidelity of two circuits' pure states on the same samples: ``mean_i |<psi_i|phi_i>|^2``.
 
     Args:
         first: states psi ``(samples, 2**qubits)``, complex, of norm 1.

@@ -71,7 +71,7 @@ class Circuit:
         features: how many scalars a sample has.
         weights: how many scalars are trained; index in program order.
         amplitude: whether the state starts as the features, zero-padded to ``2**qubits`` and normalised,
-            instead of as |0...0>.
+            instead of as ``|0...0>``.
         card: name of the card it was made from, or "".
         depth: number of layers.
         settings: the other knobs it was made with, as sorted (name, value) pairs.
