@@ -1,0 +1,50 @@
+"""From a study's results folder to what its report is made of."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from qunlearn.errors import InputError
+from qunlearn.study.report.material import KEYS, REPEATS, Material
+from qunlearn.study.results import load_study
+
+_SHOWN = ("qunlearn", "torch", "numpy", "scipy", "pennylane", "qiskit", "scikit-learn")
+
+
+def gather(study_dir: str | Path) -> Material:
+    """The material of a study's report.
+
+    Raises:
+        InputError: for a folder that is no study, or holds no finished trial.
+        CorruptFileError: for a damaged record.
+    """
+    study = load_study(study_dir)
+    done = len(study.done())
+    if not done:
+        raise InputError(f"expected at least one finished trial in {str(study_dir)!r}, got none; run the study first")
+    records = study.table()
+    swept = [name for name in study.config["grid"] if "." in name and name in records]
+    fixed = [key for key in KEYS if key not in REPEATS and key in records]
+    return Material(
+        name=study.name,
+        records=records,
+        times=study.timing(),
+        axes=(*fixed, *swept),
+        file=study.text,
+        failed=study.failed,
+        baselines=study.baselines,
+        versions=_versions(),
+        missing=len(study.trials) - done - len(study.failed),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _SHOWN:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,35 @@
+"""Means and 95 % intervals of trials that share a split or a seed, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qunlearn.metrics.statistics import Interval, hierarchical_bootstrap
+from qunlearn.metrics.statistics import interval as student_t
+
+RESAMPLES = 2000
+
+
+def interval(values: NDArray[np.float64], splits: Sequence[Any]) -> Interval:
+    """Mean and interval: the bootstrap over splits then seeds where several splits are there, else Student's t.
+
+    Args:
+        values: float64, ``(trials,)``; NaN where a value is missing.
+        splits: the split of each trial, ``(trials,)``.
+    """
+    names = sorted(set(splits))
+    if len(names) < 2:
+        return student_t(values)
+    labels = np.asarray(splits)
+    return hierarchical_bootstrap([values[labels == name] for name in names], resamples=RESAMPLES)
+
+
+def describe_interval(splits: int) -> str:
+    """What the intervals of a group with that many splits are, in words for a caption."""
+    if splits > 1:
+        return f"95 % bootstrap interval ({RESAMPLES:,} resamples of the splits, then of the seeds within each)"
+    return "95 % Student t interval over the seeds"

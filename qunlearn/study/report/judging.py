@@ -1,0 +1,67 @@
+"""Which models lie within the retrained models' own range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qunlearn.study.report.intervals import interval
+from qunlearn.study.report.material import ORIGINAL
+from qunlearn.study.report.views import Band, View
+
+Place = Literal["within", "unsettled", "beyond"]
+
+JUDGED = {
+    "gap_forget": "accuracy on the forget set",
+    "js_forget": "predictions on the forget set",
+    "js_test": "predictions on the test set",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Where one model stands for one request, by each judged measure and in all."""
+
+    method: str
+    places: dict[str, Place]
+
+    @property
+    def place(self) -> Place:
+        """Beyond if any measure is, within if all are, else unsettled."""
+        found = set(self.places.values())
+        if "beyond" in found:
+            return "beyond"
+        return "within" if found == {"within"} else "unsettled"
+
+
+def place(values: NDArray[np.float64], splits: Sequence[object], band: Band) -> Place:
+    """Within: the mean is no further than the furthest retrained model. Beyond: not even the lower limit is.
+
+    Args:
+        values: float64, ``(trials,)``, one measure of one method.
+        splits: the split of each trial.
+        band: the retrained models' own values.
+    """
+    mean, low, _, _ = interval(values, splits)
+    if mean <= band.most:
+        return "within"
+    return "beyond" if low > band.most else "unsettled"
+
+
+def judge(view: View) -> list[Verdict]:
+    """The verdict on the original, then on each method; models without a judged measure are left out."""
+    bands = {measure: band for measure in JUDGED if measure in view.cells and (band := view.band(measure))}
+    verdicts = []
+    for method in (ORIGINAL, *view.methods):
+        places: dict[str, Place] = {}
+        for measure, band in bands.items():
+            own = view.cells[(view.cells["method"] == method) & view.cells[measure].notna()]
+            if len(own):
+                places[measure] = place(own[measure].to_numpy(dtype=np.float64), list(own["split_seed"]), band)
+        if places:
+            verdicts.append(Verdict(method, places))
+    return verdicts

@@ -1,0 +1,192 @@
+"""Panels: distance to retraining, and cost against distance. What all panels share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qunlearn.study.report.material import ORIGINAL, RETRAINED
+from qunlearn.study.report.placing import NEAR, nearest, place_labels
+from qunlearn.study.report.style import BAND, INK, MUTED, PAPER, Mark, marks
+from qunlearn.study.report.views import Band, View
+from qunlearn.study.report.wording import method_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PARTS = {"forget": "forget set", "test": "test set"}
+Step = Callable[[], None]
+Points = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: how to draw it into axes (which may return a last step), and what it shows in words."""
+
+    request: str
+    alt: str
+    draw: Callable[[Axes], Step | None]
+    height: float = 3.1
+
+
+def distance(view: View, methods: Sequence[str], part: str) -> list[Panel]:
+    """Jensen-Shannon divergence to the retrained models, methods sorted by it, the retrained models' range a band."""
+    measure = f"js_{part}"
+    shown = [name for name in (ORIGINAL, *view.methods) if view.has(name, measure)]
+    shown.sort(key=lambda name: view.value(name, measure)[0])
+    if not shown:
+        return []
+    band = view.band(measure)
+
+    def draw(axes: Axes) -> None:
+        if band:
+            draw_band(axes, band, 1.0, "x")
+            axes.annotate(
+                "retrained", (band.mean, 1.0), (0.0, 2.0), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha="center", va="bottom", fontsize=6.5, color=MUTED,
+            )  # fmt: skip
+        for row, name in enumerate(shown):
+            draw_bars(axes, (row, row, row), view.value(name, measure), _mark_of(name, methods), swap=True)
+            draw_mark(axes, view.value(name, measure)[0], row, _mark_of(name, methods))
+        axes.set_yticks(range(len(shown)), [method_name(name) for name in shown])
+        axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="Jensen\u2013Shannon divergence (nats)")
+        axes.set_xlim(left=0.0)
+        axes.grid(axis="x", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_title(f"{view.title}: {PARTS[part]}", pad=14.0)
+
+    listed = "; ".join(said(view, name, (measure,), 1.0, 3) for name in shown)
+    own = f" Retrained models among themselves: {band.least:.3f} to {band.most:.3f}." if band else ""
+    head = f"Dot plot, {view.title}: Jensen-Shannon divergence to the retrained models on the {PARTS[part]}, in nats. "
+    return [Panel(view.request, f"{head}{listed}.{own}", draw, height=1.05 + 0.225 * len(shown))]
+
+
+def cost(view: View, methods: Sequence[str]) -> list[Panel]:
+    """Gradient evaluations (across, logarithmic) against Jensen-Shannon divergence on the forget set."""
+    across, up = "gradient_evaluations", "js_forget"
+    shown = [name for name in view.methods if view.has(name, across, up)]
+    if not shown:
+        return []
+    band = view.band(up)
+
+    def draw(axes: Axes) -> Step:
+        if band:
+            draw_band(axes, band, 1.0, "y")
+        points: Points = {name: (view.value(name, across)[0], view.value(name, up)[0]) for name in shown}
+        for name, point in points.items():
+            draw_bars(axes, (point[0],) * 3, view.value(name, up), marks(methods)[name])
+            draw_mark(axes, *point, marks(methods)[name])
+        if band and view.has(RETRAINED, across):
+            points[RETRAINED] = (view.value(RETRAINED, across)[0], band.mean)
+            draw_retrained(axes, *points[RETRAINED])
+        _logarithmic(axes, [point[0] for point in points.values()])
+        axes.margins(0.14)
+        axes.set(title=view.title, xlabel="Gradient evaluations (samples)", ylabel="JS divergence, forget set (nats)")
+        axes.set_ylim(bottom=0.0)
+        return lambda: label(axes, points)
+
+    listed = "; ".join(
+        f"{method_name(name)} {view.value(name, across)[0]:.0f}, {view.value(name, up)[0]:.3f}" for name in shown
+    )
+    head = f"Scatter plot, {view.title}: gradient evaluations and Jensen-Shannon divergence on the forget set in nats. "
+    return [Panel(view.request, f"{head}{listed}.", draw)]
+
+
+def draw_band(axes: Axes, band: Band, factor: float, axis: str) -> None:
+    """The retrained models' range along an axis, their mean a broken line."""
+    span, line = (axes.axvspan, axes.axvline) if axis == "x" else (axes.axhspan, axes.axhline)
+    span(factor * band.least, factor * band.most, color=BAND, linewidth=0, zorder=0)
+    line(factor * band.mean, color=MUTED, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
+
+
+def draw_mark(axes: Axes, x: float, y: float, mark: Mark | None) -> None:
+    """A method's marker, or the original's star."""
+    marker, size, colour = (mark.marker, 34, mark.colour) if mark else ("*", 95, INK)
+    axes.scatter([x], [y], marker=marker, s=size, color=colour, edgecolor=PAPER, linewidth=0.7, zorder=3 if mark else 4)
+
+
+def draw_retrained(axes: Axes, x: Any, y: Any) -> None:
+    """The retrained models' open diamonds."""
+    axes.scatter(x, y, marker="d", s=26, color="none", edgecolor=INK, linewidth=0.8, zorder=3.5)
+
+
+def draw_bars(
+    axes: Axes, fixed: tuple[float, float, float], value: tuple[float, float, float], mark: Mark | None,
+    swap: bool = False,
+) -> None:  # fmt: skip
+    """The intervals of two values as thin bars, upright and across; `swap` exchanges the two."""
+    x, y = (value, fixed) if swap else (fixed, value)
+    colour = mark.colour if mark else INK
+    axes.errorbar(
+        [x[0]], [y[0]], xerr=_bars(*x), yerr=_bars(*y), ecolor=colour, elinewidth=0.9, capsize=0.0, fmt="none",
+        zorder=2.5,
+    )  # fmt: skip
+
+
+def _bars(mean: float, low: float, high: float) -> NDArray[np.float64] | None:
+    if not np.isfinite([low, high]).all() or low == high:
+        return None
+    return np.array([[max(mean - low, 0.0)], [max(high - mean, 0.0)]])
+
+
+def _mark_of(name: str, methods: Sequence[str]) -> Mark | None:
+    return None if name == ORIGINAL else marks(methods)[name]
+
+
+def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    positive = [value for value in values if value > 0]
+    if len(positive) == len(values):
+        axes.set_xscale("log")
+    elif positive:
+        axes.set_xscale("symlog", linthresh=min(positive))
+
+
+def label(axes: Axes, points: Points) -> None:
+    """Write each point's name where it covers nothing, with a thin line to points that are not next to it."""
+    from matplotlib.font_manager import FontProperties
+
+    if not points:
+        return
+    figure: Any = axes.get_figure(root=True)
+    renderer = figure.canvas.get_renderer()
+    font = FontProperties(family=["DejaVu Sans"], size=7.5)
+    names = [method_name(name) for name in points]
+    sizes = np.array([renderer.get_text_width_height_descent(name, font, False)[:2] for name in names], dtype=float)
+    spots = axes.transData.transform(np.array(list(points.values())))
+    frame = np.asarray(axes.get_window_extent().extents) + np.array([2.0, 2.0, -2.0, -2.0])
+    boxes = place_labels(spots, sizes, frame, _drawn(axes))
+    for name, spot, point, box in zip(names, spots, points.values(), boxes, strict=True):
+        end = nearest(box[None], spot)[0] - spot
+        if np.hypot(*end) > NEAR:
+            arrow = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0.5, "shrinkB": 4.5}
+            axes.annotate("", point, tuple(end), textcoords="offset points", arrowprops=arrow, zorder=4.5)
+        axes.annotate(
+            name, point, tuple(box[:2] - spot), textcoords="offset points", fontproperties=font, color=INK,
+            va="bottom", ha="left", zorder=5,
+        )  # fmt: skip
+
+
+def _drawn(axes: Axes) -> NDArray[np.float64]:
+    """Boxes around what labels should leave free: error bars and markers, ``(boxes, 4)``."""
+    from matplotlib.collections import LineCollection, PathCollection
+
+    boxes = []
+    for collection in axes.collections:
+        if isinstance(collection, LineCollection):
+            corners = [axes.transData.transform(np.asarray(segment)) for segment in collection.get_segments()]
+            boxes += [[*line.min(axis=0) - 0.7, *line.max(axis=0) + 0.7] for line in corners]
+        elif isinstance(collection, PathCollection):
+            centres = axes.transData.transform(np.asarray(collection.get_offsets()))
+            boxes += [[*centre - 3.5, *centre + 3.5] for centre in centres]
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def said(view: View, name: str, measures: Sequence[str], factor: float, digits: int) -> str:
+    """A method and its values, for the text that replaces a figure."""
+    values = ", ".join(f"{factor * view.value(name, measure)[0]:.{digits}f}" for measure in measures)
+    return f"{method_name(name)} {values}"

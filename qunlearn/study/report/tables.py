@@ -1,0 +1,92 @@
+"""The tables of a report: raw records, means with intervals, times; as CSV and Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qunlearn.errors import UnknownNameError
+from qunlearn.metrics.registry import metric
+from qunlearn.study.report.intervals import interval
+from qunlearn.study.report.material import Material
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def bounds(measure: str) -> tuple[float, float]:
+    """The values that a measure can take; its interval is cut to them."""
+    try:
+        traits = metric(measure)
+    except UnknownNameError:
+        return -np.inf, np.inf
+    return traits.lower, traits.upper
+
+
+def cells(records: DataFrame, by: Sequence[str], values: Sequence[str]) -> DataFrame:
+    """One row a group, split and seed: the mean over whatever else the trials differ in.
+
+    The order is that in which the groups first appear.
+    """
+    keys = [*by, "split_seed", "seed"]
+    return records.groupby(keys, sort=False, dropna=False)[list(values)].mean().reset_index()
+
+
+def summarise(records: DataFrame, by: Sequence[str], values: Sequence[str]) -> DataFrame:
+    """Mean and 95 % interval of each value in each group.
+
+    Args:
+        records: one row a trial, with ``split_seed`` and ``seed``.
+        by: the columns that make a group.
+        values: numeric columns.
+
+    Returns:
+        One row a group in order of appearance: its columns, ``splits``, ``seeds`` (the fewest of any split),
+        ``trials``, and for each value its mean, ``<value>_low`` and ``<value>_high``.
+    """
+    import pandas as pd
+
+    rows = []
+    for key, group in cells(records, by, values).groupby(list(by), sort=False, dropna=False):
+        row: dict[str, Any] = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        counts = group.groupby("split_seed")["seed"].nunique()
+        row |= {"splits": len(counts), "seeds": int(counts.min()), "trials": len(group)}
+        rows.append(row | _limits(group, values))
+    return pd.DataFrame(rows)
+
+
+def _limits(group: DataFrame, values: Sequence[str]) -> dict[str, float]:
+    splits = list(group["split_seed"])
+    row: dict[str, float] = {}
+    for name in values:
+        mean, low, high, _ = interval(group[name].to_numpy(dtype=np.float64), splits)
+        least, most = bounds(name)
+        # A t interval does not know that a share ends at 1. NaN passes through.
+        row |= {name: mean, f"{name}_low": max(low, least), f"{name}_high": min(high, most)}
+    return row
+
+
+def summary(material: Material) -> DataFrame:
+    """The means and intervals of every measure, for each group of trials that differ in split and seed alone."""
+    return summarise(material.records, material.axes, material.measures)
+
+
+def times(material: Material) -> DataFrame:
+    """The same for the seconds a trial took: apart, since they differ from run to run."""
+    joined = material.records.merge(material.times[["trial", "seconds"]], on="trial", how="left")
+    return summarise(joined, material.axes, ["seconds"])
+
+
+def write_tables(material: Material, folder: Path) -> list[Path]:
+    """Write ``records``, ``summary`` and ``times`` as CSV and Parquet; return the paths."""
+    tables = {"records": material.records, "summary": summary(material), "times": times(material)}
+    paths = []
+    for name, table in tables.items():
+        paths += [folder / f"{name}.csv", folder / f"{name}.parquet"]
+        # repr keeps every digit: the two files hold the same numbers
+        table.to_csv(paths[-2], index=False, lineterminator="\n")
+        table.to_parquet(paths[-1], index=False, compression="zstd")
+    return paths

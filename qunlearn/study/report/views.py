@@ -1,0 +1,115 @@
+"""What one panel or table shows: the trials of one forget request at one setting of the other axes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qunlearn.study.report.material import ORIGINAL, RETRAINED, Material
+from qunlearn.study.report.tables import cells, summarise
+from qunlearn.study.report.wording import setting_name
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+MOST_SETTINGS = 4  # with more, panels and main tables show means over them
+
+
+@dataclass(frozen=True)
+class Band:
+    """The retrained models' own values of a measure: least, mean and most."""
+
+    least: float
+    mean: float
+    most: float
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The trials of one request, at one setting or averaged over `averaged` of them.
+
+    Args:
+        request: the forget request's label.
+        setting: value of each axis held fixed.
+        averaged: how many settings are averaged over; 1 for none.
+        records: the trials.
+        measures: the numeric columns.
+    """
+
+    request: str
+    setting: dict[str, object]
+    averaged: int
+    records: DataFrame
+    measures: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The panel's title."""
+        parts = [f"Forget {self.request}"]
+        if self.setting:
+            parts.append(setting_name(self.setting))
+        if self.averaged > 1:
+            parts.append(f"mean of {self.averaged} settings")
+        return ", ".join(parts)
+
+    @cached_property
+    def cells(self) -> DataFrame:
+        """One row a method, split and seed."""
+        return cells(self.records, ["method"], self.measures)
+
+    @cached_property
+    def means(self) -> DataFrame:
+        """Mean, ``_low`` and ``_high`` of every measure, indexed by method in the plan's order."""
+        return summarise(self.records, ["method"], self.measures).set_index("method")
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods, without the original and the retrained models."""
+        return [name for name in self.means.index if name not in (ORIGINAL, RETRAINED)]
+
+    def has(self, method: str, *measures: str) -> bool:
+        """Whether the view holds finite means of these measures for a method."""
+        known = method in self.means.index and all(measure in self.means for measure in measures)
+        return known and bool(self.means.loc[method, list(measures)].notna().all())
+
+    def value(self, method: str, measure: str) -> tuple[float, float, float]:
+        """Mean, lower and upper limit."""
+        names = [measure, f"{measure}_low", f"{measure}_high"]
+        mean, low, high = self.means.loc[[method], names].to_numpy(dtype=float)[0].tolist()
+        return mean, low, high
+
+    def band(self, measure: str) -> Band | None:
+        """The retrained models' own values: from their rows, else from the floors in the other rows."""
+        own = self.cells.loc[self.cells["method"] == RETRAINED, measure].dropna() if measure in self.cells else ()
+        if len(own):
+            return Band(float(min(own)), float(np.mean(own)), float(max(own)))
+        floors = [f"{measure}_floor_low", f"{measure}_floor", f"{measure}_floor_high"]
+        if not set(floors) <= set(self.cells) or self.cells[floors].isna().all(axis=None):
+            return None
+        low, mean, high = (self.cells[name].dropna() for name in floors)
+        return Band(float(low.min()), float(mean.mean()), float(high.max()))
+
+
+def views(material: Material) -> list[View]:
+    """One view a request and setting, or one a request where there are too many settings."""
+    records = material.records.merge(material.times[["trial", "seconds"]], on="trial", how="left")
+    swept, measures = material.swept, (*material.measures, "seconds")
+    count = len(records[swept].drop_duplicates()) if swept else 1
+    if count == 1 or count > MOST_SETTINGS:
+        groups = records.groupby("request", sort=False)
+        return [View(str(request), {}, count, rows, measures) for request, rows in groups]
+    found = []
+    for request, rows in records.groupby("request", sort=False):
+        for values, some in rows.groupby(swept, sort=False, dropna=False):
+            setting = dict(zip(swept, values if isinstance(values, tuple) else (values,), strict=True))
+            found.append(View(str(request), setting, 1, some, measures))
+    return found
+
+
+def slug(text: str) -> str:
+    """A name fit for files and anchors: ``5 %`` becomes ``5-percent``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("%", "percent")).strip("-")
