@@ -164,10 +164,9 @@ def read_card(text: str, place: str) -> Card:
         raise InputError(f"{place}: expected at least one [[layer]] table, got none")
     with _at(f"{place}, [encoding]"):
         encoding = Encoding.read(data.get("encoding", {"name": "none"}))
-    words = {key: str(data.get(key, "")).strip() for key in ("title", "source", "notes")}
-    return Card(
-        data["name"], **words, knobs=tuple(knobs), refusals=dict(refuses), encoding=encoding, **parts, place=place
-    )
+    title, source, notes = (str(data.get(key, "")).strip() for key in ("title", "source", "notes"))
+    start, layer, end = parts["start"], parts["layer"], parts["end"]
+    return Card(data["name"], title, source, notes, tuple(knobs), dict(refuses), encoding, start, layer, end, place)
 
 
 def _read_operations(tables: list[dict[str, Any]], part: str, text: str, place: str) -> Iterator[Operation]:
@@ -310,10 +309,11 @@ def _turn(
 
 
 def _replace_operations(card: Card, knob: str, **changes: Any) -> Card:
-    parts = {
-        part: tuple(replace(op, **changes) if op.knob == knob else op for op in getattr(card, part)) for part in _PARTS
-    }
-    return replace(card, **parts)
+    start, layer, end = (
+        tuple(replace(op, **changes) if op.knob == knob else op for op in part)
+        for part in (card.start, card.layer, card.end)
+    )
+    return replace(card, start=start, layer=layer, end=end)
 
 
 def _settings(card: Card) -> tuple[tuple[str, str], ...]:

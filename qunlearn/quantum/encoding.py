@@ -65,7 +65,7 @@ class Encoding:
             wrong_bool = isinstance(value, bool) and key != "reupload"
             if wrong_bool or not isinstance(value, kinds[key]):
                 raise InputError(f"expected another type for the encoding's {key}, got {value!r}")
-        return cls(**table)  # type: ignore[arg-type]  # checked just above
+        return cls(**table)
 
     @property
     def rotations(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Encoding:
 
     def width(self, qubits: int, features: int | None) -> int:
         """How many features a circuit on `qubits` wires takes; `features` asks for fewer than the most."""
-        most = {"none": 0, "amplitude": 2**qubits}.get(self.name, qubits)
+        most: int = {"none": 0, "amplitude": 2**qubits}.get(self.name, qubits)
         least = min(1, most)
         if features is None:
             return most

@@ -100,8 +100,12 @@ def _spectrum(name: str) -> tuple[NDArray[np.float64], Matrix]:
     return distinct, np.stack([c @ c.conj().T for c in columns])
 
 
+def _kron(a: Matrix, b: Matrix) -> Matrix:
+    return np.kron(a, b).astype(np.complex128)
+
+
 def _rotation(name: str, *paulis: Matrix) -> GateSpec:
-    generator = paulis[0] if len(paulis) == 1 else np.kron(*paulis)
+    generator = paulis[0] if len(paulis) == 1 else _kron(*paulis)
     return GateSpec(name, len(paulis), generator=generator, period=2 * math.pi, shift_rule=TWO_TERMS)
 
 
@@ -112,12 +116,12 @@ def _phase(name: str, wires: int) -> GateSpec:
 
 
 def _controlled_rotation(name: str, pauli: Matrix) -> GateSpec:
-    generator = np.kron(_ONE, pauli)
+    generator = _kron(_ONE, pauli)
     return GateSpec(name, 2, generator=generator, period=4 * math.pi, shift_rule=FOUR_TERMS)
 
 
 def _controlled(name: str, unitary: Matrix) -> GateSpec:
-    return GateSpec(name, 2, unitary=np.kron(_I - _ONE, _I) + np.kron(_ONE, unitary))
+    return GateSpec(name, 2, unitary=_kron(_I - _ONE, _I) + _kron(_ONE, unitary))
 
 
 _TABLE = (
@@ -130,7 +134,7 @@ _TABLE = (
     GateSpec("sdg", 1, unitary=np.diag([1, -1j])),
     GateSpec("t", 1, unitary=np.diag([1, np.exp(0.25j * np.pi)])),
     GateSpec("tdg", 1, unitary=np.diag([1, np.exp(-0.25j * np.pi)])),
-    GateSpec("sx", 1, unitary=0.5 * np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]])),
+    GateSpec("sx", 1, unitary=np.array([[1 + 1j, 1 - 1j], [1 - 1j, 1 + 1j]], dtype=np.complex128) / 2),
     _rotation("rx", _X),
     _rotation("ry", _Y),
     _rotation("rz", _Z),

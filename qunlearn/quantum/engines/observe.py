@@ -17,7 +17,8 @@ class Observer:
     """Measures all observables of a circuit: strings of I and Z through probabilities, the others one by one.
 
     Attributes:
-        signs: ``(2**qubits, diagonal observables)``, +1 or -1.
+        signs: ``(2 * 2**qubits, diagonal observables)``, +1 or -1, each row twice: for the squares of the real and of
+            the imaginary part.
         strings: for each other one the permutation and the phases of the Pauli string, ``(2**qubits,)`` each.
         order: the place of each observable among the diagonal and then the other ones; None if unchanged.
         skips_tail: whether the last monomial step is already part of `signs` and need not be applied.
@@ -32,7 +33,7 @@ class Observer:
         """Expectation values, ``(..., observables)`` real, of flat states ``(..., 2**qubits)``."""
         values = []
         if self.signs.shape[1]:
-            values.append((psi.real.square() + psi.imag.square()) @ self.signs)
+            values.append(torch.view_as_real(psi).flatten(-2).square() @ self.signs)
         for permutation, phase in self.strings:
             moved = psi.index_select(-1, permutation) * phase
             values.append((psi.real * moved.real + psi.imag * moved.imag).sum(-1, keepdim=True))
@@ -54,7 +55,7 @@ def make_observer(program: Program, dtype: torch.dtype, device: torch.device) ->
     complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
     strings = (pauli_string(observables[k]) for k in others)
     return Observer(
-        torch.as_tensor(signs, dtype=dtype, device=device),
+        torch.as_tensor(signs.repeat(2, 0), dtype=dtype, device=device),
         tuple(
             (torch.as_tensor(order, device=device), torch.as_tensor(phase, dtype=complex_dtype, device=device))
             for order, phase in strings

@@ -8,7 +8,6 @@ change of basis: RXX = (H x H) RZZ (H x H), CRX = H CRZ H on the target, and so 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qunlearn.quantum.circuit import Angle, Circuit, Gate
+from qunlearn.quantum.engines.schedule import IDENTITY, Draft, Schedule, Turn, fixed
 from qunlearn.quantum.gates import Matrix
 from qunlearn.quantum.gates import gate as gate_spec
 from qunlearn.quantum.liveness import live_gates
@@ -25,31 +25,6 @@ from qunlearn.quantum.liveness import live_gates
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BLOCK = 4  # wires turned by one matrix product, at most
-
-_EYE = np.eye(2, dtype=np.complex128)
-_H = np.array([[1, 1], [1, -1]], dtype=np.complex128) / math.sqrt(2)
-_SH = np.diag([1, 1j]) @ _H  # brings Z to Y
-_TILT = np.array([[math.cos(math.pi / 8), -math.sin(math.pi / 8)], [math.sin(math.pi / 8), math.cos(math.pi / 8)]])
-# gate -> monomial gate, and on each wire the basis B in which it is that one: gate = B monomial B^dagger
-REWRITE: dict[str, tuple[str, tuple[Matrix, Matrix]]] = {
-    "crx": ("crz", (_EYE, _H)),
-    "cry": ("crz", (_EYE, _SH)),
-    "rxx": ("rzz", (_H, _H)),
-    "ryy": ("rzz", (_SH, _SH)),
-    "ch": ("cz", (_EYE, _TILT.astype(np.complex128))),
-}
-
-
-class Turn(NamedTuple):
-    """A one-wire factor: cos(angle) terms[0] + sin(angle) terms[1] + terms[2]; ``(3, 2, 2)``."""
-
-    terms: Matrix
-    angle: Angle | None = None
-
-    @property
-    def constant(self) -> bool:
-        """Whether nothing but terms[2] is left."""
-        return self.angle is None
 
 
 class Slot(NamedTuple):
@@ -79,7 +54,7 @@ class Monomial:
     """
 
     permutation: Ints | None
-    phase: Matrix | None
+    phase: NDArray[np.complex128] | None
     rates: dict[str, tuple[int, Floats]]
 
 
@@ -112,24 +87,17 @@ class Program:
     tables: dict[str, Table]
 
 
-@dataclass(eq=False)
-class _Draft:
-    """A stage under construction."""
-
-    runs: dict[int, list[Turn]] = field(default_factory=dict)
-    gates: list[Gate] = field(default_factory=list)
-
-
 @lru_cache(maxsize=256)
 def compile_circuit(circuit: Circuit, prune: bool) -> Program:
     """The program of a circuit; with `prune`, without the gates that reach no observable."""
     gates: Iterable[Gate] = circuit.gates
     if prune:
         gates = [gate for gate, live in zip(circuit.gates, live_gates(circuit), strict=True) if live]
-    drafts = _Schedule(circuit.qubits).run(gates)
+    drafts = Schedule(circuit.qubits).run(gates)
     tables = {"weights": Table(), "features": Table()}
     segments: dict[str, list[list[Turn]]] = {"weights": [], "features": []}
-    stages = [_lay_out(draft, segments, whole=n == 0, qubits=circuit.qubits) for n, draft in enumerate(drafts)]
+    whole = [n == 0 and not circuit.amplitude for n in range(len(drafts))]  # the first acts on |0...0>: a product state
+    stages = [_lay_out(d, segments, range(circuit.qubits) if w else None) for d, w in zip(drafts, whole, strict=True)]
     for group, table in tables.items():
         _fill(table, segments[group])
     merged = tuple(
@@ -139,95 +107,19 @@ def compile_circuit(circuit: Circuit, prune: bool) -> Program:
     return Program(circuit, merged, tables)
 
 
-class _Schedule:
-    """Puts every gate into the earliest stage that the gates before it on its wires allow."""
-
-    def __init__(self, qubits: int) -> None:
-        self.drafts = [_Draft()]
-        self.level = [0] * qubits  # the stage that a wire has reached
-        self.closed = [False] * qubits  # whether its monomial step has touched the wire
-
-    def run(self, gates: Iterable[Gate]) -> list[_Draft]:
-        for gate in gates:
-            if len(gate.wires) == 1:
-                self._turn(gate.wires[0], _as_turn(gate))
-                continue
-            name, bases = REWRITE.get(gate.name, (gate.name, (_EYE, _EYE)))
-            for wire, basis in zip(gate.wires, bases, strict=True):
-                self._turn(wire, _fixed(basis.conj().T))
-            self._join(replace(gate, name=name))
-            for wire, basis in zip(gate.wires, bases, strict=True):
-                self._turn(wire, _fixed(basis))
-        return [d for n, d in enumerate(self.drafts) if n == 0 or d.gates or d.runs]
-
-    def _join(self, gate: Gate) -> None:
-        level = max(self.level[wire] for wire in gate.wires)
-        self.drafts[level].gates.append(gate)
-        for wire in gate.wires:
-            self.level[wire], self.closed[wire] = level, True
-
-    def _turn(self, wire: int, turn: Turn) -> None:
-        if turn.constant and np.allclose(turn.terms[2], _EYE, atol=1e-15):
-            return
-        if self.closed[wire]:
-            self.level[wire] += 1
-            self.closed[wire] = False
-            if self.level[wire] == len(self.drafts):
-                self.drafts.append(_Draft())
-        run = self.drafts[self.level[wire]].runs.setdefault(wire, [])
-        if run and (turn.constant or run[-1].constant):
-            last = run.pop()
-            left = turn.terms[2] if turn.constant else turn.terms
-            right = last.terms if turn.constant else last.terms[2]
-            turn = Turn(left @ right, last.angle or turn.angle)
-        if not (turn.constant and np.allclose(turn.terms[2], _EYE, atol=1e-15)):
-            run.append(turn)
-        elif not run and self.level[wire] > 0:
-            # Two changes of basis have cancelled: the wire is back in the stage before.
-            del self.drafts[self.level[wire]].runs[wire]
-            self.level[wire], self.closed[wire] = self.level[wire] - 1, True
-
-
-def _fixed(matrix: Matrix) -> Turn:
-    return Turn(np.stack([np.zeros((2, 2)), np.zeros((2, 2)), matrix]).astype(np.complex128))
-
-
-def _as_turn(gate: Gate) -> Turn:
-    """A one-wire gate as a turn: exp(-i a G / 2) for a Pauli G, or the phase gate."""
-    spec = gate_spec(gate.name)
-    if spec.unitary is not None:
-        return _fixed(spec.unitary)
-    assert spec.generator is not None
-    assert gate.angle is not None
-    values = np.linalg.eigvalsh(spec.generator)
-    middle, half = values.mean() / 2, (values[1] - values[0]) / 4
-    pauli = (spec.generator / 2 - middle * _EYE) / half
-    if abs(middle) > 1e-12:  # the phase gate, diag(1, exp(i a))
-        terms = np.stack([np.diag([0, 1]), np.diag([0, 1j]), np.diag([1, 0])]).astype(np.complex128)
-        return _constant_folded(terms, gate.angle)
-    terms = np.stack([_EYE, -1j * pauli, np.zeros((2, 2))])
-    return _constant_folded(terms, replace(gate.angle, scale=gate.angle.scale * half, offset=gate.angle.offset * half))
-
-
-def _constant_folded(terms: Matrix, angle: Angle) -> Turn:
-    if not angle.constant:
-        return Turn(terms, angle)
-    return _fixed(math.cos(angle.offset) * terms[0] + math.sin(angle.offset) * terms[1] + terms[2])
-
-
 def _group(angle: Angle | None) -> str:
     return "features" if angle is not None and angle.factors else "weights"
 
 
-def _lay_out(draft: _Draft, segments: dict[str, list[list[Turn]]], *, whole: bool, qubits: int) -> Stage:
-    """Reserve a matrix for every active wire in as few slots as possible; a `whole` stage has all wires."""
-    wires = list(range(qubits)) if whole else sorted(wire for wire, run in draft.runs.items() if run)
+def _lay_out(draft: Draft, segments: dict[str, list[list[Turn]]], whole: range | None) -> Stage:
+    """Reserve a matrix for every active wire, in as few slots as possible; in a `whole` stage for every wire."""
+    wires = list(whole) if whole else sorted(wire for wire, run in draft.runs.items() if run)
     pieces = [_pieces(draft.runs.get(wire, [])) for wire in wires]
     orders = [("weights", "features"), ("features", "weights")]
     lengths = [max((len(p) + (bool(p) and p[0][0] != order[0]) for p in pieces), default=0) for order in orders]
     best = int(np.argmin(lengths))
     slots = []
-    for number in range(max(lengths[best], int(whole))):
+    for number in range(max(lengths[best], int(whole is not None))):
         group = orders[best][number % 2]
         start = len(segments[group])
         for piece in pieces:
@@ -265,7 +157,7 @@ def _fill(table: Table, segments: list[list[Turn]]) -> None:
     """Angles and terms of all segments, filled up with identities to one length."""
     length = max((len(segment) for segment in segments), default=0) or min(1, len(segments))
     filler = Angle(scale=0.0, factors=(), weight=None)
-    rows = [segment + [_fixed(_EYE)] * (length - len(segment)) for segment in segments]
+    rows = [segment + [fixed(IDENTITY)] * (length - len(segment)) for segment in segments]
     table.angles = [turn.angle or filler for row in rows for turn in row]
     if rows:
         table.terms = np.stack([np.stack([turn.terms for turn in row]) for row in rows])
@@ -297,7 +189,7 @@ def _merge(gates: list[Gate], qubits: int, tables: dict[str, Table]) -> Monomial
             rates[_group(gate.angle)].append(row)
     return Monomial(
         None if np.array_equal(order, states) else order,
-        None if np.allclose(phase, 1, atol=1e-15) else phase,
+        None if np.abs(phase - 1).max() < 1e-15 else phase,
         {group: (first[group], np.stack(rows)) for group, rows in rates.items() if rows},
     )
 

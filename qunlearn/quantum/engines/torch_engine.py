@@ -21,7 +21,7 @@ from qunlearn.errors import InputError
 from qunlearn.quantum.circuit import Angle, Circuit, Factor
 from qunlearn.quantum.engines.memory import check_memory
 from qunlearn.quantum.engines.observe import Observer, make_observer
-from qunlearn.quantum.engines.program import Block, Program, Slot, compile_circuit
+from qunlearn.quantum.engines.program import Block, Program, compile_circuit
 
 
 def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
@@ -104,73 +104,66 @@ def _run(loaded: _Loaded, features: Tensor, weights: Tensor, skip_tail: bool) ->
     """The final flat state, ``(..., 2**qubits)``, or ``(2**qubits,)`` if no features enter."""
     program = loaded.program
     angles = {group: table(features, weights) for group, table in loaded.angles.items()}
-    matrices = {group: _matrices(terms, angles[group]) for group, terms in loaded.terms.items()}
+    slots = {group: iter(_slots(loaded, group, angles[group])) for group in loaded.terms}
     psi = _amplitudes(program.circuit, features) if program.circuit.amplitude else None
     last = len(program.stages) - 1
     for number, stage in enumerate(program.stages):
-        turns = _product(stage.slots, matrices)
-        if psi is None:
-            psi = _product_state(turns)
-        else:
-            for block in stage.blocks:
-                psi = _turn(psi, _kron(turns, block), block, program.circuit.qubits)
+        turns = [next(slots[slot.group]) for slot in stage.slots]
+        if turns:
+            wires = functools.reduce(lambda before, after: after @ before, turns).unbind(-3)
+            psi = _product_state(wires) if psi is None else _apply(psi, wires, stage.blocks, program.circuit.qubits)
+        assert psi is not None
         if stage.monomial is not None and not (skip_tail and number == last):
             psi = _monomial(psi, loaded, number, angles)
     assert psi is not None
     return psi
 
 
-def _matrices(terms: Tensor, angles: Tensor) -> Tensor:
-    """All merged runs of one-wire gates of a group, ``(..., segments, 2, 2)`` complex."""
+def _slots(loaded: _Loaded, group: str, angles: Tensor) -> tuple[Tensor, ...]:
+    """The matrices of a group slot by slot, each ``(..., wires, 2, 2)`` complex: merged runs of one-wire gates."""
+    terms = loaded.terms[group]
     segments, length = terms.shape[1:3]
-    turn = angles[..., : segments * length].unflatten(-1, (segments, length))[..., None, None, None]
+    mine = angles if angles.shape[-1] == segments * length else angles[..., : segments * length]
+    turn = mine.reshape(*angles.shape[:-1], segments, length, 1, 1, 1)
     single = torch.view_as_complex(turn.cos() * terms[0] + turn.sin() * terms[1] + terms[2])
-    merged = single[..., 0, :, :]
-    for position in range(1, length):
-        merged = single[..., position, :, :] @ merged
-    return merged
+    merged = functools.reduce(lambda before, after: after @ before, single.unbind(-3))
+    sizes = [slot.stop - slot.start for stage in loaded.program.stages for slot in stage.slots if slot.group == group]
+    return torch.split_with_sizes(merged, sizes, -3)
 
 
-def _product(slots: tuple[Slot, ...], matrices: dict[str, Tensor]) -> Tensor | None:
-    """The matrix of every active wire of a stage, ``(..., wires, 2, 2)``."""
-    merged = None
-    for group, start, stop in slots:
-        matrix = matrices[group][..., start:stop, :, :]
-        merged = matrix if merged is None else matrix @ merged
-    return merged
+def _product_state(wires: tuple[Tensor, ...]) -> Tensor:
+    """The state that one matrix a wire, each ``(..., 2, 2)``, makes of |0...0>: a product of first columns."""
+    parts = [matrix[..., 0] for matrix in wires]
+    while len(parts) > 1:
+        pairs = [(a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+        parts = pairs + parts[len(parts) & ~1 :]
+    return parts[0]
 
 
-def _product_state(turns: Tensor | None) -> Tensor:
-    """The state that the first stage makes of |0...0>: the product of the first columns."""
-    assert turns is not None
-    columns = turns[..., 0]
-    psi = columns[..., 0, :]
-    for wire in range(1, columns.shape[-2]):
-        psi = (psi.unsqueeze(-1) * columns[..., wire, None, :]).flatten(-2)
+def _apply(psi: Tensor, wires: tuple[Tensor, ...], blocks: tuple[Block, ...], qubits: int) -> Tensor:
+    """The state after one matrix on each active wire, block by block."""
+    for block in blocks:
+        merged = functools.reduce(_kron, wires[block.offset : block.offset + block.size])
+        psi = _turn(psi, merged, block, qubits)
     return psi
 
 
-def _kron(turns: Tensor | None, block: Block) -> Tensor:
-    """The Kronecker product of a block's matrices, ``(..., 2**size, 2**size)``."""
-    assert turns is not None
-    merged = turns[..., block.offset, :, :]
-    for place in range(block.offset + 1, block.offset + block.size):
-        right = turns[..., place, :, :]
-        merged = (merged[..., :, None, :, None] * right[..., None, :, None, :]).flatten(-2).flatten(-3, -2)
-    return merged
+def _kron(left: Tensor, right: Tensor) -> Tensor:
+    """The Kronecker product of two matrices with leading axes ``(..., d, d)``."""
+    return (left[..., :, None, :, None] * right[..., None, :, None, :]).flatten(-2).flatten(-3, -2)
 
 
 def _turn(psi: Tensor, matrix: Tensor, block: Block, qubits: int) -> Tensor:
-    """The state with a block's matrix applied to its wires."""
+    """The state with a block's matrix, ``(..., 2**size, 2**size)``, applied to its wires."""
     left, size, right = 2**block.wire, 2**block.size, 2 ** (qubits - block.wire - block.size)
-    batched = matrix.dim() > 2
-    if right == 1:
-        turned = psi.unflatten(-1, (left, size)) @ matrix.mT
-        return turned.flatten(-2)
-    if left == 1:
-        return (matrix @ psi.unflatten(-1, (size, right))).flatten(-2)
-    matrix = matrix.unsqueeze(-3) if batched else matrix
-    return (matrix @ psi.unflatten(-1, (left, size, right))).flatten(-3)
+    lead = psi.shape[:-1]
+    if right == 1:  # one large product, without a copy of the state
+        turned = psi.reshape(*lead, left, size) @ matrix.mT
+    elif left == 1:
+        turned = matrix @ psi.reshape(*lead, size, right)
+    else:
+        turned = matrix.unsqueeze(-3) @ psi.reshape(*lead, left, size, right)
+    return turned.reshape(*turned.shape[: turned.dim() - (2 if 1 in (left, right) else 3)], 2**qubits)
 
 
 def _monomial(psi: Tensor, loaded: _Loaded, number: int, angles: dict[str, Tensor]) -> Tensor:
@@ -181,7 +174,7 @@ def _monomial(psi: Tensor, loaded: _Loaded, number: int, angles: dict[str, Tenso
     if phase is not None:
         psi = psi * phase
     for group, (first, rates) in loaded.rates[number].items():
-        turn = angles[group][..., first : first + rates.shape[0]] @ rates
+        turn = angles[group].narrow(-1, first, rates.shape[0]) @ rates
         psi = psi * torch.complex(turn.cos(), turn.sin())
     return psi
 
