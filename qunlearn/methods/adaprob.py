@@ -78,7 +78,7 @@ class AdaProb(GradientMethod):
     def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """Cross entropy on retain samples, divergence from the targets on forget samples."""
         keep = retain_loss(net, batch, memo, generator)
-        forget = divergence(memo["targets"][batch.forget.index], net(batch.forget.x))
+        forget = divergence(memo["targets"][batch.forget.position], net(batch.forget.x))
         return self.retain_weight * keep + self.forget_weight * forget
 
     def _start_vectors(self, forgotten: Tensor, task: Task, retained: Tensor, generator: torch.Generator) -> Tensor:
@@ -152,13 +152,20 @@ def _newton(log_a: Tensor, c: Tensor, w: Tensor, tolerance: float, steps: int) -
         scaled = rows / w[:, None]
         hessian = torch.diag(scaled.sum(0)) - rows.T @ scaled
         direction = torch.zeros_like(c)
-        direction[:-1] = torch.linalg.lstsq(hessian[:-1, :-1], excess[:-1, None]).solution.squeeze(1)
+        direction[:-1] = torch.linalg.solve(_damped(hessian[:-1, :-1]), excess[:-1])
         nu = _line_search(log_a, c, w, nu, direction, float(excess @ direction))
     rows = torch.softmax(log_a - nu / w[:, None], 1)
     error = float((rows.sum(0) - c).abs().max())
     if error > 1e-6 * len(rows):
         raise NumericalError(f"expected column sums within {tolerance}, got an error of {error} after {steps} steps")
     return rows
+
+
+def _damped(hessian: Tensor) -> Tensor:
+    """The Hessian made safely invertible where classes hardly exchange anything."""
+    return hessian + 1e-13 * hessian.diagonal().max() * torch.eye(
+        len(hessian), dtype=hessian.dtype, device=hessian.device
+    )
 
 
 def _line_search(log_a: Tensor, c: Tensor, w: Tensor, nu: Tensor, direction: Tensor, slope: float) -> Tensor:

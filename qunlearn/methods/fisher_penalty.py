@@ -41,7 +41,7 @@ class FisherPenalty(GradientMethod):
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
         """The original weights and their importances."""
         size = self.batch_size or (task.recipe.batch_size if task.recipe else 32)
-        order = torch.randperm(len(task.forget.y), generator=generator).split(size)
+        order = torch.split(torch.randperm(len(task.forget.y), generator=generator), size)
         mode = net.module.training
         net.module.eval()
         squares = [net.gradient(lambda n, part=part: _loss(n, task, part)) for part in order]  # type: ignore[misc]

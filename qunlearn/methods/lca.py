@@ -56,11 +56,12 @@ class LCA(GradientMethod):
         """Retain loss plus the mean over all wrong labels."""
         log_outputs = log_softmax(net(batch.forget.x), 1)
         wrong = log_outputs.sum(1) - log_outputs.gather(1, batch.forget.y[:, None]).squeeze(1)
-        return retain_loss(net, batch, memo, generator) - self.beta * wrong.mean() / memo["wrong"]
+        spread: Tensor = self.beta * wrong.mean() / memo["wrong"]
+        return retain_loss(net, batch, memo, generator) - spread
 
     def replicated_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """Retain loss plus the loss under one wrong label a sample; copy k of a sample has its k-th wrong one."""
-        copy = batch.forget.index % memo["wrong"]
+        copy = batch.forget.position % memo["wrong"]
         labels = copy + (copy >= batch.forget.y).long()
         return retain_loss(net, batch, memo, generator) + self.beta * cross_entropy(net(batch.forget.x), labels)
 

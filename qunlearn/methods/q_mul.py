@@ -70,7 +70,7 @@ class QMul(GradientMethod):
 
     def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """Weighted cross entropy over the mixed batch."""
-        labels = torch.cat([memo["labels"][batch.forget.index], batch.retain.y])
+        labels = torch.cat([memo["labels"][batch.forget.position], batch.retain.y])
         logits = net(torch.cat([batch.forget.x, batch.retain.x]))
         weights = torch.where(
             torch.arange(len(labels), device=labels.device) < len(batch.forget.y),
@@ -115,7 +115,7 @@ def _mean_gradient_norm(net: Net, x: Tensor, y: Tensor, size: int) -> Tensor:
     mode = net.module.training
     net.module.eval()
     norms = []
-    for part, labels in zip(x.split(size), y.split(size), strict=True):
+    for part, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
         gradients = net.gradient(lambda n, part=part, labels=labels: cross_entropy(n(part), labels))  # type: ignore[misc]
         norms.append(torch.stack([g.norm() for g in gradients.values()]).sum())
     net.module.train(mode)

@@ -65,9 +65,9 @@ class RandomLabel(GradientMethod):
 
     def mixed_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """Cross entropy over the whole batch, forget samples under their drawn labels."""
-        labels = torch.cat([memo["labels"][batch.forget.index], batch.retain.y])
+        labels = torch.cat([memo["labels"][batch.forget.position], batch.retain.y])
         return cross_entropy(net(torch.cat([batch.forget.x, batch.retain.x])), labels)
 
     def forget_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """Cross entropy of forget samples under their drawn labels."""
-        return cross_entropy(net(batch.forget.x), memo["labels"][batch.forget.index])
+        return cross_entropy(net(batch.forget.x), memo["labels"][batch.forget.position])

@@ -81,19 +81,19 @@ class Scrub(GradientMethod):
 
     def max_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """Minus the divergence from the teacher on forget samples."""
-        targets = memo["forget"][batch.forget.index]
+        targets = memo["forget"][batch.forget.position]
         return -(self.temperature**2) * divergence(targets, net(batch.forget.x), self.temperature)
 
     def min_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """Divergence from the teacher on retain samples, and their task loss."""
         logits = net(batch.retain.x)
-        follow = self.temperature**2 * divergence(memo["retain"][batch.retain.index], logits, self.temperature)
+        follow = self.temperature**2 * divergence(memo["retain"][batch.retain.position], logits, self.temperature)
         return self._alpha * follow + self.gamma * cross_entropy(logits, batch.retain.y)
 
     def joint_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
         """The paper's one step."""
-        obey = _clamped_divergence(memo["retain"][batch.retain.index], net(batch.retain.x))
-        disobey = _clamped_divergence(memo["forget"][batch.forget.index], net(batch.forget.x))
+        obey = _clamped_divergence(memo["retain"][batch.retain.position], net(batch.retain.x))
+        disobey = _clamped_divergence(memo["forget"][batch.forget.position], net(batch.forget.x))
         return self._alpha * obey - self.beta * disobey
 
     @property

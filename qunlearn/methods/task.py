@@ -40,12 +40,12 @@ class Task:
     @property
     def retained_classes(self) -> frozenset[int]:
         """The class numbers that the retain set holds."""
-        return frozenset(self.retain.y.unique().tolist())
+        return frozenset(self.retain.y.tolist())
 
     @property
     def forgotten_classes(self) -> frozenset[int]:
         """The class numbers that only the forget set holds: what a class request deletes."""
-        return frozenset(self.forget.y.unique().tolist()) - self.retained_classes
+        return frozenset(self.forget.y.tolist()) - self.retained_classes
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Net:
         try:
             frozen = self.at({})
             frozen.differentiated = frozenset()
-            return torch.cat([frozen(part) for part in x.split(CHUNK)])
+            return torch.cat([frozen(part) for part in torch.split(x, CHUNK)])
         finally:
             self.module.train(mode)
 

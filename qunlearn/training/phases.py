@@ -20,14 +20,14 @@ class Samples(NamedTuple):
 
     x: Tensor
     y: Tensor
-    index: Tensor
+    position: Tensor
 
     def take(self, order: Tensor) -> Samples:
         """The samples at the given positions of this part."""
-        return Samples(self.x[order], self.y[order], self.index[order])
+        return Samples(self.x[order], self.y[order], self.position[order])
 
     def copies(self, number: int) -> Samples:
-        """Every sample `number` times in a row; copy k of sample i has index ``i * number + k``."""
+        """Every sample `number` times in a row; copy k of sample i has position ``i * number + k``."""
         repeated = [t.repeat_interleave(number, 0) for t in (self.x, self.y)]
         return Samples(repeated[0], repeated[1], torch.arange(len(self.y) * number, device=self.y.device))
 
@@ -103,7 +103,7 @@ def batches(
 
 def _parts(length: int, size: int, generator: torch.Generator, alone: bool) -> Iterator[Tensor]:
     """Shuffled positions in parts of `size`, drawn at the first part that is asked for."""
-    parts = list(torch.randperm(length, generator=generator).split(size))
+    parts = list(torch.split(torch.randperm(length, generator=generator), size))
     if not alone and len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts

@@ -145,15 +145,15 @@ def keep_forgotten(candidates: Sequence[Candidate]) -> int:
 def keep_matched_error(candidates: Sequence[Candidate]) -> int:
     """SCRUB's rewind: the epoch whose forget error is nearest to that of class-matched validation samples.
 
-    The model before the first epoch is a candidate; ties go to the latest. Source: Kurmanji et al. 2023,
-    arXiv 2302.09880, section 3.2 (SCRUB+R).
+    The model before the first epoch is a candidate; ties go to the earliest, which did the least harm. Source:
+    Kurmanji et al. 2023, arXiv 2302.09880, section 3.2 (SCRUB+R).
     """
 
     def distance(i: int) -> float:
         c = candidates[i]
-        return abs(_finite(c.forget_accuracy) - _finite(c.matched_accuracy))
+        return round(abs(_finite(c.forget_accuracy) - _finite(c.matched_accuracy)), 9)
 
-    return min(reversed(range(len(candidates))), key=distance)
+    return min(range(len(candidates)), key=distance)
 
 
 def _or(value: float | None, other: float) -> float:

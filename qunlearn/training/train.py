@@ -82,8 +82,8 @@ def fit(
     model = copy.deepcopy(model)
     data = matched(as_dataset(data, "training set")[0], model)
     validation = None if validation is None else matched(as_dataset(validation, "validation set")[0], model)
-    if hasattr(model, "fit"):
-        model.fit(data.x)
+    if callable(prepare := getattr(model, "fit", None)):
+        prepare(data.x)
     check_outputs(model, data)
     check_functional(model, data.x[:1])
     net, samples = Net(model), samples_of(data)
@@ -145,7 +145,7 @@ def of_classes(data: Dataset | None, like: Dataset) -> Dataset | None:
     """The samples of `data` whose class occurs in `like`; None where there are none."""
     if data is None:
         return None
-    positions = torch.isin(data.y, like.y.unique()).nonzero().flatten()
+    positions = torch.isin(data.y, like.y).nonzero().flatten()
     return data.select(positions) if len(positions) else None
 
 

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qunlearn.errors import InputError
-from qunlearn.methods.adaprob import STARTS, class_distribution, pseudo_probabilities
+from qunlearn.methods import get
+from qunlearn.methods.adaprob import STARTS, AdaProb, class_distribution, pseudo_probabilities
+from qunlearn.training.net import Net
+from tests.methods.cases import make_task, plain_model
 
 
 def distributions(rows: int, classes: int, seed: int, concentration: float = 1.0) -> Tensor:
@@ -102,7 +105,13 @@ def test_what_cannot_be_met_is_refused(start: Tensor, totals: Tensor, message: s
         pseudo_probabilities(start, totals)
 
 
-def test_start_names_are_all_accepted() -> None:
-    from qunlearn.methods import AdaProb
-
-    assert [AdaProb(start_from=name).start_from for name in STARTS] == list(STARTS)
+@pytest.mark.parametrize("start_from", STARTS)
+def test_every_start_gives_targets_that_follow_the_retain_distribution(start_from: str) -> None:
+    task, net = make_task(), Net(plain_model())
+    method = get({"name": "adaprob", "start_from": start_from})
+    assert isinstance(method, AdaProb)
+    targets = method.prepare(net, task, torch.Generator().manual_seed(0))["targets"]
+    marginal = torch.softmax(net.logits(task.retain.x), 1).mean(0)
+    assert torch.allclose(targets.sum(1), torch.ones(len(task.forget), dtype=torch.float64))
+    assert torch.allclose(targets.mean(0), marginal, atol=1e-9)
+    assert (float(targets.std(0).max()) < 1e-9) == (start_from == "uniform"), "only uniform starts end in one vector"

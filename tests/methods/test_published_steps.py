@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
-from qunlearn.methods import Method, Task, get
+from qunlearn.methods import GradientMethod, Task, get
+from qunlearn.training.loop import samples_of
+from qunlearn.training.net import Net
+from qunlearn.training.phases import Batch
 from tests.methods.cases import hybrid_model, make_task
 
 LEARNING_RATE = 0.05
@@ -32,7 +36,7 @@ def clamped_kl(p: Tensor, q: Tensor) -> Tensor:
 
 def kl_uniform(logits: Tensor) -> Tensor:
     p = softmax(logits, 1)
-    return (p * (torch.log(p) + torch.log(torch.tensor(float(p.shape[1]))))).sum(1).mean()
+    return (p * (torch.log(p) + math.log(p.shape[1]))).sum(1).mean()
 
 
 def ga(s: nn.Module, t: nn.Module, k: Task) -> Tensor:
@@ -41,7 +45,7 @@ def ga(s: nn.Module, t: nn.Module, k: Task) -> Tensor:
 
 def fisher(s: nn.Module, t: nn.Module, k: Task) -> Tensor:
     t.zero_grad()
-    ce(t, k.forget.x, k.forget.y).backward()
+    ce(t, k.forget.x, k.forget.y).backward()  # type: ignore[no-untyped-call]
     penalty = sum(
         (q.grad**2 * (p - q.detach()) ** 2).sum()
         for p, q in zip(s.parameters(), t.parameters(), strict=True)
@@ -124,10 +128,10 @@ CASES: dict[str, tuple[dict[str, object], Objective]] = {
 def by_hand(model: nn.Module, task: Task, objective: Objective, epochs: int, name: str) -> nn.Module:
     student, teacher = copy.deepcopy(model), copy.deepcopy(model)
     optimizer = torch.optim.Adam(student.parameters(), lr=LEARNING_RATE)
-    frozen = student.quantum.weights if name == "CF-k1" else None
+    frozen = student.get_parameter("quantum.weights") if name == "CF-k1" else None
     for _ in range(epochs):
         optimizer.zero_grad()
-        objective(student, teacher, task).backward()
+        objective(student, teacher, task).backward()  # type: ignore[no-untyped-call]
         if name == "Certified":
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         if frozen is not None:
@@ -142,19 +146,50 @@ def settings(**extra: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("forget_class", [None, 0])
 @pytest.mark.parametrize("name", CASES)
+def test_loss_and_gradient_equal_those_by_hand_at_other_weights(name: str, forget_class: int | None) -> None:
+    """The teacher is the original; the student stands somewhere else, where no term is zero."""
+    table, objective = CASES[name]
+    task, teacher = make_task(forget_class=forget_class), hybrid_model(3)
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).double())
+    method = get({**table, **settings()})
+    assert isinstance(method, GradientMethod)
+    memo = method.prepare(Net(teacher), task, torch.Generator().manual_seed(0))
+    (phase,) = method.phases(teacher, task)
+    forget = samples_of(task.forget)
+    batch = Batch(forget.copies(phase.forget_copies) if phase.forget_copies > 1 else forget, samples_of(task.retain))
+    net = Net(student)
+    found = phase.loss(net, batch, memo, torch.Generator())
+    wanted = objective(student, teacher, task)
+    assert float(found) == pytest.approx(float(wanted.detach()), abs=1e-9)
+    if name not in {"Q-MUL", "ADV-UNIFORM"}:  # these differentiate inside; their steps are compared below
+        student.zero_grad()
+        wanted.backward()  # type: ignore[no-untyped-call]
+        gradient = net.gradient(lambda n: phase.loss(n, batch, memo, torch.Generator()))
+        for key, parameter in student.named_parameters():
+            assert parameter.grad is not None
+            assert torch.allclose(gradient[key], parameter.grad, atol=1e-9), key
+
+
+# SCRUB's gradient is exactly zero at the original weights, so that its first steps follow rounding alone.
+STEPPED = [name for name in CASES if not name.startswith("SCRUB")]
+
+
+@pytest.mark.parametrize("forget_class", [None, 0])
+@pytest.mark.parametrize("name", STEPPED)
 def test_three_steps_equal_those_by_hand(name: str, forget_class: int | None) -> None:
     table, objective = CASES[name]
     task = dataclasses.replace(make_task(forget_class=forget_class), validation=None)
     model = hybrid_model(3)
-    method: Method = get({**table, **settings()})
-    found = method(model, task, seed=0).model
+    found = get({**table, **settings()})(model, task, seed=0).model
     wanted = by_hand(model, task, objective, 3, name)
     for (key, a), b in zip(found.named_parameters(), wanted.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-6, rtol=0), f"{key} differs by {float((a - b).abs().max())}"
-    moved = [
-        key for (key, a), b in zip(found.named_parameters(), model.parameters(), strict=True) if not torch.equal(a, b)
-    ]
-    assert moved, "nothing moved"
+        difference = float((a - b).abs().max().detach())
+        assert difference < 1e-6, f"{key} differs by {difference}"
+    changed = [key for key, value in found.named_parameters() if not torch.equal(value, model.get_parameter(key))]
+    assert changed, "nothing moved"
 
 
 def test_eu_k_draws_the_last_linear_layer_anew_and_trains_everything() -> None:
@@ -164,8 +199,8 @@ def test_eu_k_draws_the_last_linear_layer_anew_and_trains_everything() -> None:
     names = [key for key, value in started.state_dict().items() if not torch.equal(value, model.state_dict()[key])]
     linears = [key for key, part in model.named_modules() if isinstance(part, nn.Linear)]
     assert names == [f"{linears[-1]}.weight", f"{linears[-1]}.bias"]
-    bound = 1 / started.get_submodule(linears[-1]).in_features ** 0.5
-    assert float(started.get_submodule(linears[-1]).weight.abs().max()) <= bound
+    bound = 1 / started.get_parameter(f"{linears[-1]}.weight").shape[1] ** 0.5
+    assert float(started.get_parameter(f"{linears[-1]}.weight").detach().abs().max()) <= bound
 
     found = method(model, task, seed=5).model
     changed = [key for key, value in found.named_parameters() if not torch.equal(value, model.get_parameter(key))]

@@ -1,0 +1,262 @@
+"""One contract for every method of the registry: what goes in stays as it was, what comes out is complete."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pennylane as qml
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qunlearn.data import Dataset
+from qunlearn.errors import InputError, NumericalError, UnknownNameError, UnsupportedError
+from qunlearn.methods import GradientMethod, Method, Task, available, get
+from qunlearn.methods.base import fingerprint
+from qunlearn.training.loop import DivergedError
+from tests.methods.cases import blobs, hybrid_model, make_task, plain_model
+
+NAMES = list(available())
+GRADIENT = [name for name, cls in available().items() if issubclass(cls, GradientMethod)]
+SEEDED = [name for name in NAMES if name != "none"]
+
+
+class QNodeModel(nn.Module):
+    """A PennyLane QNode called from a module that owns its weights: what qunlearn asks of foreign circuits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.linspace(0.1, 2.0, 12, dtype=torch.float64).reshape(2, 2, 3))
+        self.head = nn.Linear(2, 3, dtype=torch.float64)
+        device = qml.device("default.qubit", wires=2)
+
+        @qml.qnode(device, interface="torch", diff_method="backprop")  # type: ignore[untyped-decorator]
+        def node(x: Tensor, weights: Tensor) -> list[object]:
+            qml.AngleEmbedding(x[..., :2], wires=(0, 1))
+            qml.StronglyEntanglingLayers(weights, wires=(0, 1))
+            return [qml.expval(qml.PauliZ(0)), qml.expval(qml.PauliZ(1))]
+
+        self.node = node
+
+    def reset_parameters(self) -> None:
+        nn.init.uniform_(self.weights, 0, 6.283)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.stack(list(self.node(x, self.weights)), -1))  # type: ignore[no-any-return]
+
+
+def quick(name: str, **extra: object) -> Method:
+    """The method, with few epochs where it has epochs."""
+    settings: dict[str, object] = {"name": name, **extra}
+    if name in GRADIENT:
+        settings.setdefault("epochs", 2)
+    return get(settings)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "sequential": plain_model,
+    "hybrid": hybrid_model,
+    "qnode": QNodeModel,
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_given_model_and_data_are_left_alone(name: str, kind: str) -> None:
+    model, task = MODELS[kind](), make_task()
+    before, mode = fingerprint(model), model.training
+    data = [t.clone() for d in (task.forget, task.retain) for t in (d.x, d.y, d.ids)]
+    gradients = [p.grad for p in model.parameters()]
+    random_state = torch.random.get_rng_state()
+    result = quick(name)(model, task, seed=1)
+    assert fingerprint(model) == before
+    assert model.training == mode
+    assert [p.grad for p in model.parameters()] == gradients
+    assert all(
+        torch.equal(a, t)
+        for a, t in zip(data, [t for d in (task.forget, task.retain) for t in (d.x, d.y, d.ids)], strict=True)
+    )
+    assert torch.equal(torch.random.get_rng_state(), random_state), "global random state moved"
+    assert result.model is not model
+    assert all(p.dtype == torch.float64 for p in result.model.parameters())
+    assert result.model(task.retain.x).isfinite().all()
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(name: str) -> None:
+    model, task = hybrid_model(), dataclasses.replace(make_task(), validation=None)
+    method = quick(name, **({"batch_size": 8} if name in GRADIENT else {}))
+    first, again, other = (fingerprint(method(model, task, seed=seed).model) for seed in (1, 1, 2))
+    assert first == again
+    if name not in {"gradient-ascent", "fisher-penalty"}:  # all six forget samples are one batch: nothing is random
+        assert first != other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_record_is_complete_json(name: str) -> None:
+    model, task = hybrid_model(), make_task()
+    method = quick(name)
+    record = method(model, task, seed=3).record
+    table = json.loads(json.dumps(record.to_dict()))
+    assert set(table) == {field.name for field in dataclasses.fields(record)}
+    assert table["method"] == name
+    assert table["seed"] == 3
+    assert table["hyperparameters"] == json.loads(json.dumps(method.hyperparameters()))
+    assert table["seconds"] >= 0
+    assert table["parent"] == fingerprint(model)
+    ids = json.dumps(sorted(task.forget.ids.tolist()))
+    assert table["removed"] == hashlib.sha256(ids.encode()).hexdigest()
+    if name in GRADIENT:
+        turns = 2 if name == "scrub" else 1  # a max epoch and a min epoch in turn, of which the min epoch counts
+        assert [c["epoch"] for c in table["candidates"]] == [0, turns, 2 * turns]
+        assert 0 <= table["chosen"] <= 2
+        assert all(torch.isfinite(torch.tensor(entry["loss"])) for entry in table["history"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_second_request_removes_is_added_to_the_first(name: str) -> None:
+    task = make_task()
+    once = quick(name)(hybrid_model(), task)
+    later = dataclasses.replace(task, forget=task.retain.select(range(3)), retain=task.retain.select(range(3, 30)))
+    twice = quick(name)(once.model, later)
+    ids = sorted({*task.forget.ids.tolist(), *later.forget.ids.tolist()})
+    assert twice.record.removed == hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+    assert twice.record.parent == fingerprint(once.model)
+
+
+def spoiled(task: Task) -> list[tuple[Task, str]]:
+    nothing = task.retain.select(range(0))
+    return [
+        (dataclasses.replace(task, forget=nothing), "expected samples in the forget set, got none"),
+        (dataclasses.replace(task, retain=nothing), "expected samples in the retain set, got none"),
+        (dataclasses.replace(task, forget=task.retain.select([3])), "no id in common"),
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_empty_and_overlapping_sets_are_refused(name: str) -> None:
+    for task, message in spoiled(make_task()):
+        with pytest.raises(InputError, match=message):
+            quick(name)(hybrid_model(), task)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_method_needs_is_asked_for_before_any_work(name: str) -> None:
+    for need in sorted(available()[name].needs - {"forget", "retain"}):
+        lacking: dict[str, Any] = {need: None}
+        with pytest.raises(InputError, match=f"expected a task with a {need} for {name}"):
+            quick(name)(hybrid_model(), dataclasses.replace(make_task(), **lacking))
+    assert available()[name].needs <= {"forget", "retain", "validation", "request", "recipe", "trace"}
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_divergence_is_an_error_that_holds_the_last_good_state(name: str) -> None:
+    model, task = plain_model(), dataclasses.replace(make_task(), validation=None)
+    with pytest.raises(DivergedError, match="lower learning_rate") as caught:
+        quick(name, epochs=4, learning_rate=1e308)(model, task)
+    assert isinstance(caught.value, NumericalError)
+    assert set(caught.value.last_good) == set(model.state_dict())
+    assert all(t.isfinite().all() for t in caught.value.last_good.values())
+
+
+class Ignoring(nn.Module):
+    """Like PennyLane's TorchLayer: forward reads a second dictionary of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
+        self.second = {"w": self.w}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.second["w"]
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_module_that_ignores_functional_call_is_refused(name: str) -> None:
+    with pytest.raises(UnsupportedError, match="call the QNode in the forward of a module of your own"):
+        quick(name)(Ignoring(), make_task())
+
+
+def test_pennylane_s_torch_layer_is_refused() -> None:
+    device = qml.device("default.qubit", wires=2)
+
+    @qml.qnode(device, interface="torch")  # type: ignore[untyped-decorator]
+    def node(inputs: Tensor, w: Tensor) -> list[object]:
+        qml.AngleEmbedding(inputs[..., :2], wires=(0, 1))
+        qml.BasicEntanglerLayers(w, wires=(0, 1))
+        return [qml.expval(qml.PauliZ(0)), qml.expval(qml.PauliZ(1))]
+
+    model = nn.Sequential(qml.qnn.TorchLayer(node, {"w": (1, 2)}), nn.Linear(2, 3)).double()
+    with pytest.raises(UnsupportedError, match="TorchLayer"):
+        quick("fine-tune")(model, make_task())
+
+
+# Hand counts. 30 retain and 6 forget samples, 18 validation samples, one epoch, batches of 32: every method below
+# measures epoch 0 and epoch 1 on forget and validation sets, 2 * (6 + 18) = 48 forward samples.
+COUNTS = {
+    # fine-tune: every retain sample differentiated once.
+    "fine-tune": (30, 30 + 48),
+    # gradient-ascent: every forget sample.
+    "gradient-ascent": (6, 6 + 48),
+    # scrub: the teacher's outputs (36 forward), a max epoch (6) and a min epoch (30).
+    "scrub": (36, 36 + 36 + 48),
+    # adv-uniform: one paired step; the sign step differentiates 6 inputs, the loss 30 + 6 samples.
+    "adv-uniform": (42, 42 + 48),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_equal_hand_counts(name: str) -> None:
+    counts = quick(name, epochs=1, batch_size=32)(hybrid_model(), make_task()).record.counts
+    gradients, circuits = COUNTS[name]
+    assert (counts.gradient_evaluations, counts.circuit_evaluations) == (gradients, circuits)
+    # The shift rule takes two circuits for each of the 24 weights. An input's derivative takes two for each of the
+    # 12 encoding gates; nothing before the circuit is trained, so that only adv-uniform's six inputs need it.
+    inputs = 6 if name == "adv-uniform" else 0
+    assert counts.hardware_circuits == circuits + (gradients - inputs) * 48 + inputs * 24
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hyper_parameters_out_of_range_are_refused(name: str) -> None:
+    cls = available()[name]
+    for field in dataclasses.fields(cls):
+        assert field.metadata["doc"], f"{name}.{field.name} says nothing of itself"
+        if field.metadata["low"] is not None:
+            with pytest.raises(InputError, match=f"{name}: expected {field.name}"):
+                cls(**{field.name: -1})
+        if field.metadata["choices"]:
+            with pytest.raises(UnknownNameError, match=field.name):
+                cls(**{field.name: "nonsense"})
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'adaprob'"):
+        get("adaprop")
+    with pytest.raises(UnknownNameError, match="did you mean 'temperature'"):
+        get({"name": "scrub", "temprature": 2})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_says_what_it_is_and_where_it_comes_from(name: str) -> None:
+    text = available()[name].__doc__ or ""
+    assert text.split("\n")[0].endswith((".", ":")), "one sentence first"
+    assert "Source:" in text
+
+
+def test_labels_outside_the_outputs_are_refused() -> None:
+    x, y = blobs(0, 12)
+    data = Dataset(x, y)
+    task = Task(data.select(range(3)), data.select(range(3, 12)))
+    with pytest.raises(InputError, match="expected logits of shape"):
+        quick("fine-tune")(plain_model(classes=2), task)
+
+
+def test_a_deep_copy_of_a_result_unlearns_again() -> None:
+    result = quick("fine-tune")(hybrid_model(), make_task())
+    clone = copy.deepcopy(result.model)
+    assert quick("fine-tune")(clone, make_task(seed=5)).record.parent == fingerprint(result.model)
