@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from qunlearn.quantum.layer import QuantumLayer
 from torch import Tensor, nn
 
 from qunlearn.data import Dataset, ForgetRequest, Split
@@ -13,6 +12,7 @@ from qunlearn.errors import CorruptFileError, InputError, NumericalError
 from qunlearn.evaluation import Predictions, evaluate, predict
 from qunlearn.evaluation.predictions import SETS, state_positions
 from qunlearn.quantum.card import load_circuit
+from qunlearn.quantum.layer import QuantumLayer
 
 Splits = Callable[..., Split]
 
