@@ -69,8 +69,8 @@ class ClassicalTwin(nn.Module):
         nn.init.uniform_(self.weights, -1.0, 1.0, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(batch, features)`` to values in [-1, 1], ``(batch, observables)``."""
-        if x.dim() != 2 or x.shape[1] != self.features:
+        """Features ``(batch, features)`` to values in [-1, 1], ``(batch, observables)``; or one sample, unbatched."""
+        if x.dim() not in (1, 2) or x.shape[-1] != self.features:
             raise InputError(f"expected features of shape (batch, {self.features}), got {tuple(x.shape)}")
         entries = self.weights[self.index] * self.sign
         inner = self.hidden * (self.features + 1)

@@ -35,8 +35,6 @@ def reinitialise(model: nn.Module, seed: int, only: Collection[str] | None = Non
         UnsupportedError: names the submodules whose parameters no ``reset_parameters`` draws.
     """
     fresh = copy.deepcopy(model)
-    for parameter in fresh.parameters():
-        parameter.grad = None
     paths = None if only is None else _paths_of(fresh, only)
     redraw(fresh, seed, paths)
     if only is None:

@@ -68,6 +68,19 @@ def test_weights_are_shared_evenly_and_the_same_way_every_time() -> None:
     assert int(uses.sum()) == one.connections == 6 * 65 + 6 * 7
 
 
+@pytest.mark.parametrize("weights", [1, 5, 10, 25])
+def test_sharing_leaves_the_outputs_independent(weights: int) -> None:
+    """No two outputs are the same or opposite functions, and no direction of the features is lost."""
+    torch.manual_seed(1)
+    twin = ClassicalTwin(sized(4, 4, weights), dtype=torch.float64)
+    x = 3 * torch.rand(200, 4, dtype=torch.float64)
+    correlation = torch.corrcoef(twin(x).detach().T)
+    assert (correlation - torch.eye(4)).abs().max() < 0.999
+    if weights > 1:
+        jacobian = torch.autograd.functional.jacobian(twin, x[0])
+        assert torch.linalg.matrix_rank(jacobian, rtol=1e-6) == 4
+
+
 def test_it_learns_a_map_that_is_not_linear() -> None:
     torch.manual_seed(0)
     twin = ClassicalTwin(sized(2, 1, 24), dtype=torch.float64)

@@ -4,13 +4,13 @@ from collections import OrderedDict
 import pennylane as qml
 import pytest
 import torch
-from qunlearn.quantum.layer import QuantumLayer
 from torch import Tensor, nn
 
 from qunlearn.errors import InputError
 from qunlearn.models import HybridClassifier, Stage, angle_periods, stages
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
+from qunlearn.quantum.layer import QuantumLayer
 
 CIRCUIT = load_circuit("ring-cz", qubits=4, depth=2)
 
@@ -122,6 +122,8 @@ def test_declared_stages_rule() -> None:
     parts = stages(model)
     check_partition(model, parts)
     assert [(s.name, s.modules) for s in parts] == [("body", ("body",)), ("head", ("head.fc", "head.act"))]
+    nested = stages(Declared([("body", "body"), ("rest", "head"), ("act", "head.act")]))
+    assert [s.modules for s in nested] == [("body",), ("head.fc",), ("head.act",)]
     with pytest.raises(InputError, match="stage 'x' to start at a submodule, got the path 'nowhere'"):
         stages(Declared([("x", "nowhere")]))
     with pytest.raises(InputError, match="at least one stage"):
