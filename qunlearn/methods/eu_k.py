@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from qunlearn.methods.base import GradientMethod
-from qunlearn.methods.cf_k import last_stages
+from qunlearn.methods.cf_k import checked_stages, last_stages
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
-from qunlearn.models import reinitialise, stages
+from qunlearn.models import reinitialise
+from qunlearn.models.initialise import redraw
 from qunlearn.training.phases import Phase
 
 
@@ -41,26 +42,14 @@ class EUK(GradientMethod):
     variant: Literal["goel", "crivoi"] = hyper("goel", "whose form", choices=("goel", "crivoi"))
 
     def start(self, model: nn.Module, task: Task, generator: torch.Generator) -> nn.Module:
-        """The model with its last stages drawn anew."""
+        """The model with its last stages, or linear layers, drawn anew."""
         seed = int(torch.randint(2**62, (), generator=generator))
-        fresh = reinitialise(model, seed).state_dict()
-        state = model.state_dict()
-        names = self._last_linears(model) if self.variant == "crivoi" else self._owned_by(model)
-        model.load_state_dict({**state, **{name: fresh[name] for name in names}})
+        if self.variant == "goel":
+            return reinitialise(model, seed, only=[stage.name for stage in checked_stages(model, self.k)[-self.k :]])
+        redraw(model, seed, [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-self.k :])
         return model
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
         """Descent on the retain set."""
         moving = None if self.variant == "crivoi" else last_stages(model, self.k)
         return [Phase("retain", retain_loss, self.epochs, moving)]
-
-    def _owned_by(self, model: nn.Module) -> list[str]:
-        """Parameters and buffers of the modules of the last k stages."""
-        last_stages(model, self.k)  # refuses a k that leaves nothing frozen
-        owning = [stage for stage in stages(model) if stage.parameters][-self.k :]
-        prefixes = tuple(f"{path}." for stage in owning for path in stage.modules)
-        return [name for name in model.state_dict() if name.startswith(prefixes)]
-
-    def _last_linears(self, model: nn.Module) -> list[str]:
-        linears = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-self.k :]
-        return [name for name in model.state_dict() if name.rpartition(".")[0] in linears]

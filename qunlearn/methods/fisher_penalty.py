@@ -46,7 +46,7 @@ class FisherPenalty(GradientMethod):
         net.module.eval()
         squares = [net.gradient(lambda n, part=part: _loss(n, task, part)) for part in order]  # type: ignore[misc]
         net.module.train(mode)
-        importance = {name: torch.stack([g[name].square() for g in squares]).mean(0) for name in net.parameters}
+        importance = {name: torch.stack([g[name].square() for g in squares]).mean(0) for name in squares[0]}
         return {"origin": {name: p.clone() for name, p in net.parameters.items()}, "importance": importance}
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
@@ -58,6 +58,7 @@ class FisherPenalty(GradientMethod):
         terms = [
             (memo["importance"][name] * (parameter - memo["origin"][name]).square()).sum()
             for name, parameter in net.parameters.items()
+            if name in memo["importance"]
         ]
         return ascent_loss(net, batch, memo, generator) + self.strength / 2 * torch.stack(terms).sum()
 

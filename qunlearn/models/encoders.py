@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from qunlearn.data.scaling import SAFE_INTERVAL
 from qunlearn.errors import InputError, UnknownNameError, UnsupportedError
 from qunlearn.quantum.circuit import Circuit
 
@@ -49,7 +50,7 @@ class DirectEncoder(nn.Module):
 
 
 class PCAEncoder(nn.Module):
-    """Principal components, scaled to angles: pi * clip((V (x - mean) - low) / span, 0, 1).
+    """Principal components, scaled to angles: pi / 2 * clip((V (x - mean) - low) / span, 0, 1).
 
     The rows of V are the leading right singular vectors of the centred data, each with its largest entry
     positive; `low` and `span` are the least value and the range of each component. All are learnt from data
@@ -59,8 +60,8 @@ class PCAEncoder(nn.Module):
         features: number of components, which is the width that the circuit takes.
         inputs: scalars in a sample; None to take it from the data.
 
-    Source: Pearson, 1901, Phil. Mag. 2(11), 559 (the components); the interval [0, pi] keeps the least and
-        the greatest value from being the same state, as they are on [-pi, pi].
+    Source: Pearson, 1901, Phil. Mag. 2(11), 559 (the components); the interval is
+        `qunlearn.data.SAFE_INTERVAL`, on which no two angles encode the same state.
     """
 
     mean: Tensor
@@ -111,14 +112,14 @@ class PCAEncoder(nn.Module):
         self.span.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Samples ``(batch, ...)`` to angles ``(batch, features)`` in [0, pi]."""
+        """Samples ``(batch, ...)`` to angles ``(batch, features)`` in [0, pi / 2]."""
         if not self.fitted:
             raise UnsupportedError("expected a fitted PCA encoder, got one without data; call model.fit(x) first")
         flat = x.flatten(1)
         if flat.shape[1] != self.mean.shape[-1]:
             raise InputError(f"expected samples of {self.mean.shape[-1]} scalars, got shape {tuple(x.shape)}")
         scores = (flat - self.mean) @ self.axes.mT
-        return math.pi * ((scores - self.low) / self.span).clamp(0, 1)
+        return SAFE_INTERVAL[1] * ((scores - self.low) / self.span).clamp(0, 1)
 
     def _resize(self, inputs: int) -> None:
         self.mean = self.mean.new_zeros(inputs)

@@ -62,14 +62,15 @@ class Net:
         return other
 
     def gradient(self, loss: Callable[[Net], Tensor]) -> Tensors:
-        """The gradient of ``loss(net)`` by every parameter, detached; running statistics stay as they are."""
+        """The gradient of ``loss(net)`` by every parameter that requires one; running statistics stay as they are."""
 
         def value(parameters: Tensors) -> Tensor:
             net = self.at(parameters, {name: b.clone() for name, b in self.buffers.items()})
             net.differentiated = frozenset(parameters)
             return loss(net)
 
-        return cast(Tensors, grad(value)({name: p.detach() for name, p in self.parameters.items()}))
+        trained = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        return cast(Tensors, grad(value)({name: self.parameters[name].detach() for name in trained}))
 
     def input_gradient(self, loss: Callable[[Net, Tensor], Tensor], x: Tensor) -> Tensor:
         """The gradient of ``loss(net, x)`` by x, ``(batch, ...)``; running statistics move as in any forward."""
