@@ -329,7 +329,7 @@ def _settings(card: Card) -> tuple[tuple[str, str], ...]:
 
 def _build(card: Card, qubits: int, depth: int, features: int) -> tuple[Gate, ...]:
     names = {"n": qubits, "depth": depth, "l": 0}
-    gates = list(card.encoding.gates(features, 0))
+    gates = list(card.encoding.gates(features, 0 if card.encoding.reupload else None))
     for op in card.start:
         gates += _apply(op, names, None, gates)
     for layer in range(depth):

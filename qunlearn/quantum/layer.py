@@ -95,8 +95,8 @@ class QuantumLayer(nn.Module):
         parts: dict[str, list[int]] = {}
         layered = False
         for gate in self.circuit.gates:
-            layered = layered or gate.layer is not None
             if gate.angle is not None and gate.angle.weight is not None:
+                layered = layered or gate.layer is not None
                 outside = "end" if layered and gate.layer is None else "start"
                 name = outside if gate.layer is None else str(gate.layer)
                 if not any(gate.angle.weight in indices for indices in parts.values()):

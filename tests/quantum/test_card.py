@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -185,11 +184,11 @@ def test_a_number_in_place_of_a_weight_is_a_constant_angle(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(card_module, "_folders", [])
     own(tmp_path, OWN)
     register_folder(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 @pytest.mark.usefixtures("registered")
