@@ -12,7 +12,7 @@ approximated.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ from qunlearn.quantum.convert.angles import evaluate
 Vector = NDArray[np.float64]
 Row = tuple[str, tuple[int, ...], float | None]
 TOLERANCE = 1e-9
-_CHECKS = 3
+_REACHES = (-1.0, 3.0, -4.0)  # of the points where the result is checked
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Tracer:
         self.base = self._point()
         self.first = self._trace(self.base)
         self._known[()] = self.first.angles()
+        self.moves = self.rng.uniform(0.5, 1.5, (2, len(self.base)))
+        self.swings = np.stack([self._angles(self.base + move) - self.moved() for move in self.moves])
 
     def _point(self) -> Vector:
         return self.rng.uniform(0.3, 1.3, self.features + self.weights)
@@ -92,33 +94,42 @@ class Tracer:
 
     def circuit(self) -> Circuit:
         """The circuit that the runs show. Raises `UnsupportedError` for angles outside the family above."""
-        changed = np.abs(np.stack([self.moved(i) for i in range(len(self.base))] or [self.moved()]) - self.moved())
-        found = [self._gate(number, np.flatnonzero(changed[:, number] > TOLERANCE)) for number in self._numbers()]
+        found = [self._gate(number) for number in range(len(self.first.rows))]
         self._check(found)
         trace = self.first
         return Circuit(
             trace.qubits, tuple(found), trace.observables, self.features, self.weights, amplitude=trace.amplitude
         )
 
-    def _numbers(self) -> range:
-        return range(len(self.first.rows))
-
-    def _gate(self, number: int, depends: Sequence[int] | NDArray[np.intp]) -> Gate:
+    def _gate(self, number: int) -> Gate:
         name, wires, value = self.first.rows[number]
-        if value is None:
-            return Gate(name, wires)
-        return Gate(name, wires, self._angle(number, [int(index) for index in depends]))
+        return Gate(name, wires, None if value is None else self._angle(number, value))
 
-    def _angle(self, number: int, depends: list[int]) -> Angle:
-        here = float(self.moved()[number])
-        if not depends:
+    def _angle(self, number: int, here: float) -> Angle:
+        first, second = self.swings[:, number]
+        if max(abs(first), abs(second)) < TOLERANCE:
             return Angle(offset=here)
-        slope = float(self.moved(depends[0])[number]) - here
-        if len(depends) == 1:
-            only = depends[0]
-            turn = slope * self.base[only]
-            return self._build(_tidy(slope), {only: 0.0}, _tidy(here - turn, abs(turn)))
-        return self._product(number, depends, here)
+        # Two random moves of all parameters at once: if the angle depends on one parameter, as most do, the
+        # ratio of its changes tells which; only else are the parameters moved one by one.
+        apart = np.abs(first * self.moves[1] - second * self.moves[0])
+        matches = np.flatnonzero(apart <= TOLERANCE * (abs(first) + abs(second)))
+        if len(matches) != 1:
+            return self._product(number, self._depends(number), here)
+        only = int(matches[0])
+        slope = float(first / self.moves[0, only])
+        turn = slope * self.base[only]
+        return self._build(_tidy(slope), {only: 0.0}, _tidy(here - turn, abs(turn)))
+
+    def _depends(self, number: int) -> list[int]:
+        here = self.moved()[number]
+        found = [i for i in range(len(self.base)) if abs(self.moved(i)[number] - here) > TOLERANCE]
+        if len(found) < 2:
+            raise self._refusal(number)
+        return found
+
+    def _refusal(self, number: int) -> UnsupportedError:
+        name, wires, _ = self.first.rows[number]
+        return UnsupportedError(f"gate {number} ({name}{list(wires)}): {_FAMILY}")
 
     def _product(self, number: int, depends: list[int], here: float) -> Angle:
         roots = {j: self._root(number, depends[0] if j != depends[0] else depends[1], j, here) for j in depends}
@@ -132,7 +143,7 @@ class Tracer:
         single = float(self.moved(i)[number]) - here
         mixed = float(self.moved(*sorted((i, j)))[number]) - float(self.moved(j)[number]) - single
         if abs(mixed) < TOLERANCE:
-            raise UnsupportedError(f"gate {number} ({self.first.rows[number][0]}): {_FAMILY}")
+            raise self._refusal(number)
         return _tidy(self.base[j] - single / mixed)
 
     def _build(self, scale: float, roots: dict[int, float], offset: float) -> Angle:
@@ -150,8 +161,8 @@ class Tracer:
         return Angle(scale, tuple(factors), weight, offset)
 
     def _check(self, gates: list[Gate]) -> None:
-        for _ in range(_CHECKS if len(self.base) else 1):
-            point = 3 * self._point() - 2
+        for reach in _REACHES:
+            point = reach * self._point()
             features, weights = point[: self.features], point[self.features :]
             got = self._angles(point)
             for number, gate in enumerate(gates):
@@ -159,7 +170,7 @@ class Tracer:
                     continue
                 expected = evaluate(gate.angle, features.__getitem__, weights.__getitem__)
                 if not abs(got[number] - expected) <= TOLERANCE * max(1.0, abs(expected)):
-                    raise UnsupportedError(f"gate {number} ({gate}): {_FAMILY}")
+                    raise self._refusal(number)
 
 
 _FAMILY = (
