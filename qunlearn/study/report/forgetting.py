@@ -67,7 +67,9 @@ def _detail(points: Points, own: Floats) -> tuple[Floats | None, set[str]]:
     whole = np.maximum(np.ptp(everything, axis=0), 1e-9)
     if len(inside) < 2 or len(inside) == len(points) or np.prod(np.minimum(span / whole, 1.0)) > _WORTH:
         return None, set()
-    return np.stack([middle - span / 2, middle + span / 2], axis=1), inside | {RETRAINED}
+    window = np.stack([middle - span / 2, middle + span / 2], axis=1)
+    inside = {name for name, point in points.items() if np.all((window[:, 0] < point) & (point < window[:, 1]))}
+    return window, inside | {RETRAINED}
 
 
 def _whole(
@@ -83,7 +85,7 @@ def _whole(
         corner, size = window[:, 0], window[:, 1] - window[:, 0]
         axes.add_patch(Rectangle((corner[0], corner[1]), *size, fill=False, edgecolor=MUTED, linewidth=0.8, zorder=5))
     named = {RETRAINED: (float(own[:, 0].mean()), float(own[:, 1].mean()))} | points
-    return lambda: label(axes, {name: point for name, point in named.items() if name not in inside - {RETRAINED}})
+    return lambda: _finish(axes, {name: point for name, point in named.items() if name not in inside - {RETRAINED}})
 
 
 def _near(
@@ -94,7 +96,17 @@ def _near(
     axes.set_title(f"{view.title}: detail")
     for spine in axes.spines.values():
         spine.set_visible(True)
-    return lambda: label(axes, {name: point for name, point in points.items() if name in inside})
+    return lambda: _finish(axes, {name: point for name, point in points.items() if name in inside})
+
+
+def _finish(axes: Axes, named: Points) -> None:
+    """Labels, and no tick below 0 or above 100 %."""
+    for ticks, (low, high), put in (
+        (axes.get_xticks(), axes.get_xlim(), axes.set_xticks),
+        (axes.get_yticks(), axes.get_ylim(), axes.set_yticks),
+    ):
+        put([tick for tick in ticks if max(low, 0.0) <= tick <= min(high, 100.0)])
+    label(axes, named)
 
 
 def _draw(axes: Axes, view: View, methods: Sequence[str], points: Points, own: Floats) -> None:

@@ -148,7 +148,7 @@ def _row(name: str, means: DataFrame, columns: Sequence[Measure], place: str) ->
     kind = {ORIGINAL: "original", RETRAINED: "retrained"}.get(name, "method")
     cells = []
     for column in columns:
-        value, low, high = (float(means[f"{column.key}{end}"].iloc[0]) for end in ("", "_low", "_high"))
+        value, low, high = (float(means[f"{column.key}{end}"].iloc[0]) for end in ("", "_ci_low", "_ci_high"))
         cells.append(Cell(column.show(value), column.show_interval(low, high), value))
     return Row(method_name(name), kind, place, tuple(cells))
 

@@ -174,8 +174,14 @@ def label(axes: Axes, points: Points) -> None:
 def _drawn(axes: Axes) -> NDArray[np.float64]:
     """Boxes around what labels should leave free: error bars and markers, ``(boxes, 4)``."""
     from matplotlib.collections import LineCollection, PathCollection
+    from matplotlib.patches import Rectangle
 
     boxes = []
+    for patch in axes.patches:
+        if isinstance(patch, Rectangle) and not patch.get_fill():  # the frame of a detail
+            left, bottom, right, top = patch.get_window_extent().extents
+            boxes += [[left, bottom, left + 1, top], [right - 1, bottom, right, top]]
+            boxes += [[left, bottom, right, bottom + 1], [left, top - 1, right, top]]
     for collection in axes.collections:
         if isinstance(collection, LineCollection):
             corners = [axes.transData.transform(np.asarray(segment)) for segment in collection.get_segments()]

@@ -33,11 +33,33 @@ class Story:
 
 def tell(view: View) -> Story:
     """The finding for one view."""
+    if failed := _untrained(view):
+        return Story(view.title, "Some models did not train", failed, ())
     verdicts = {verdict.method: verdict for verdict in judge(view)}
     original = verdicts.get(ORIGINAL)
     headline, text = _about_original(view, original)
     methods = [verdict for name, verdict in verdicts.items() if name != ORIGINAL]
     return Story(view.title, headline, text, _groups(methods))
+
+
+def _untrained(view: View) -> str:
+    """Says so where an original or a retrained model learned next to nothing: then their range means nothing."""
+    own = view.cells[view.cells["method"].isin([ORIGINAL, RETRAINED])]
+    if "accuracy_retain" not in own or own.empty:
+        return ""
+    low = own[own["accuracy_retain"] < 0.5 * own["accuracy_retain"].median()]
+    if low.empty:
+        return ""
+    counts = [
+        f"{(low['method'] == name).sum()} of {(own['method'] == name).sum()} {words}"
+        for name, words in ((ORIGINAL, "original models"), (RETRAINED, "retrained models"))
+        if (low["method"] == name).any()
+    ]
+    return (
+        f"{_listed(counts)} stayed below half of the usual accuracy on the retain set. Their spread is that of failed "
+        "training, so it is no yardstick and nothing is concluded for this request. Train longer, or with another "
+        "learning rate or initialisation."
+    )
 
 
 def _about_original(view: View, verdict: Verdict | None) -> tuple[str, str]:

@@ -31,8 +31,11 @@ def cells(records: DataFrame, by: Sequence[str], values: Sequence[str]) -> DataF
 
     The order is that in which the groups first appear.
     """
+    import pandas as pd
+
     keys = [*by, "split_seed", "seed"]
-    return records.groupby(keys, sort=False, dropna=False)[list(values)].mean().reset_index()
+    means = records.groupby(keys, sort=False, dropna=False)[list(values)].mean()
+    return pd.concat([means.index.to_frame(index=False), means.reset_index(drop=True)], axis=1)
 
 
 def summarise(records: DataFrame, by: Sequence[str], values: Sequence[str]) -> DataFrame:
@@ -45,7 +48,7 @@ def summarise(records: DataFrame, by: Sequence[str], values: Sequence[str]) -> D
 
     Returns:
         One row a group in order of appearance: its columns, ``splits``, ``seeds`` (the fewest of any split),
-        ``trials``, and for each value its mean, ``<value>_low`` and ``<value>_high``.
+        ``trials``, and for each value its mean, ``<value>_ci_low`` and ``<value>_ci_high``.
     """
     import pandas as pd
 
@@ -65,7 +68,7 @@ def _limits(group: DataFrame, values: Sequence[str]) -> dict[str, float]:
         mean, low, high, _ = interval(group[name].to_numpy(dtype=np.float64), splits)
         least, most = bounds(name)
         # A t interval does not know that a share ends at 1. NaN passes through.
-        row |= {name: mean, f"{name}_low": max(low, least), f"{name}_high": min(high, most)}
+        row |= {name: mean, f"{name}_ci_low": max(low, least), f"{name}_ci_high": min(high, most)}
     return row
 
 

@@ -63,7 +63,7 @@ class View:
 
     @cached_property
     def means(self) -> DataFrame:
-        """Mean, ``_low`` and ``_high`` of every measure, indexed by method in the plan's order."""
+        """Mean, ``_ci_low`` and ``_ci_high`` of every measure, indexed by method in the plan's order."""
         return summarise(self.records, ["method"], self.measures).set_index("method")
 
     @property
@@ -78,7 +78,7 @@ class View:
 
     def value(self, method: str, measure: str) -> tuple[float, float, float]:
         """Mean, lower and upper limit."""
-        names = [measure, f"{measure}_low", f"{measure}_high"]
+        names = [measure, f"{measure}_ci_low", f"{measure}_ci_high"]
         mean, low, high = self.means.loc[[method], names].to_numpy(dtype=float)[0].tolist()
         return mean, low, high
 
