@@ -115,7 +115,7 @@ class Settings(Section):
     protocol: Literal["sound", "published"] = Field(
         "sound", description='"sound": disjoint sets; "published": as the paper did, flaws included'
     )
-    retrained: Annotated[int, Field(ge=2)] = Field(5, description="retrained models a split and request")
+    retrained: Positive = Field(5, description="retrained models a split and request, at least 2 unless paired")
     paired: bool = Field(
         False, description="whether seed i meets the i-th retrained model alone, as in a paper with one of them"
     )

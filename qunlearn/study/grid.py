@@ -15,6 +15,8 @@ from qunlearn.study.config import Settings
 OWN_AXES = ("request", "method", "seed")
 #: Keys that cannot be swept: they say how to run, not what.
 FIXED = ("run.workers", "plugins.modules", "tuning.budget")
+#: Tables of which parts may be swept as one, for keys that change together.
+TABLES = ("model", "training")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class StudyConfig:
     Attributes:
         name: names the results folder.
         settings: the file's tables, defaults filled in.
-        axes: swept keys by dotted name, in the order of the file, `data.split_seed` last.
+        axes: swept keys by dotted name, in the order of the file, `data.split_seed` last; under the name of one of
+            `TABLES`, parts of that table.
         requests: forget requests as `ForgetRequest.from_config` takes them.
         methods: always with "none" and "retrain".
         seeds: of original models and methods.
@@ -73,6 +76,9 @@ class StudyConfig:
     def where(self, key: str) -> str:
         """The place of a dotted key, in the grid if it is swept."""
         in_grid = key in OWN_AXES or key in dict(self.axes)
+        table = key.partition(".")[0]
+        if not in_grid and table in dict(self.axes):
+            return self.place(["grid", table])
         return self.place(["grid", key] if in_grid else key.split("."))
 
     def cells(self) -> Iterator[Settings]:
@@ -80,6 +86,14 @@ class StudyConfig:
         names = [name for name, _ in self.axes]
         for values in itertools.product(*(values for _, values in self.axes)):
             yield with_values(self.settings, dict(zip(names, values, strict=True)))
+
+    def swept(self) -> tuple[str, ...]:
+        """The dotted names of all keys that differ between cells, those of parts of tables too."""
+        names: dict[str, None] = {}
+        for name, values in self.axes:
+            parts = [f"{name}.{key}" for value in values for key in value] if name in TABLES else [name]
+            names.update(dict.fromkeys(parts))
+        return tuple(names)
 
     def retrained_seeds(self) -> tuple[int, ...]:
         """Seeds from 1000 on that no original uses, one for each retrained model of a split and request."""
@@ -100,14 +114,14 @@ class StudyConfig:
 
 
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
-    """The settings with some keys, by dotted name, replaced and checked again."""
+    """The settings with some keys, by dotted name, or parts of a table, replaced and checked again."""
     data = settings.to_dict()
     for key, value in values.items():
         *tables, last = key.split(".")
         inner = data
         for table in tables:
             inner = inner[table]
-        inner[last] = value
+        inner[last] = {**inner[last], **value} if key in TABLES and isinstance(value, dict) else value
     return Settings.model_validate(data)
 
 
@@ -118,4 +132,4 @@ def sweepable() -> tuple[str, ...]:
         default = info.get_default(call_default_factory=True)
         fields = getattr(type(default), "model_fields", None)
         names += [f"{name}.{inner}" for inner in fields] if fields else [name]
-    return tuple(name for name in names if name not in FIXED)
+    return (*(name for name in names if name not in FIXED), *TABLES)

@@ -160,7 +160,7 @@ class _Cell:
             "method": choice.label,
             "seed": seed,
         }
-        swept = [name for name, _ in self.study.axes if name not in _COLUMNS]
+        swept = [name for name in self.study.swept() if name not in _COLUMNS]
         return row | {name: _lookup(self.settings, name) for name in swept}
 
 

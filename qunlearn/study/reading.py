@@ -86,7 +86,7 @@ def _override(raw: dict[str, Any], item: str) -> str:
     name = key.removeprefix("grid.")
     if not isinstance(grid, dict):
         return key
-    if key != name or name in OWN_AXES or name in grid:
+    if key != name or name in OWN_AXES or name in grid or (isinstance(parsed, list) and name in sweepable()):
         grid[name] = parsed if isinstance(parsed, list) else [parsed]
         return name
     *tables, last = key.split(".")
@@ -252,6 +252,11 @@ def _check_cells(study: StudyConfig, source: _Source) -> None:
         cells = list(study.cells())
     except ValidationError as error:
         raise InputError("\n".join(_messages(error, source))) from None
+    if not study.settings.paired and any(cell.retrained < 2 for cell in cells):
+        raise InputError(
+            f"{source.place(['retrained'])}: expected retrained of at least 2, so that they have a spread, got fewer; "
+            "raise it, or set paired = true to repeat a paper that has one"
+        )
     if study.settings.paired and any(cell.retrained < len(study.seeds) for cell in cells):
         raise InputError(
             f"{source.place(['paired'])}: expected a retrained model for every seed, got {study.settings.retrained} "

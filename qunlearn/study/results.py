@@ -81,8 +81,12 @@ class Study:
         """
         import pandas as pd
 
+        from qunlearn.training.counting import Counts
+
         rows = [self.store.result("trial", task.key)["row"] for task in self.done()]
-        table = pd.DataFrame(rows)
+        counts = set(Counts.__dataclass_fields__)
+        names = dict.fromkeys(name for row in rows for name in row)  # requests differ in what can be measured
+        table = pd.DataFrame(rows, columns=sorted(names, key=lambda name: name in counts))
         empty = [name for name in table.columns if table[name].isna().all()]
         figures = set(empty) - set(self.trials[0].row)
         return table.astype(dict.fromkeys(figures, "float64"))

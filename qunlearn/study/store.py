@@ -127,7 +127,10 @@ class Store:
         with open(self.root / ".lock", "a", encoding="utf-8") as handle:
             _lock(handle.fileno(), self.root)
             shutil.rmtree(self.root / ".draft", ignore_errors=True)
-            yield
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.root / ".draft", ignore_errors=True)
 
 
 def _lock(descriptor: int, root: Path) -> None:

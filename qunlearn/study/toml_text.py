@@ -98,7 +98,9 @@ _INTRODUCTION = """\
 _GRID = """\
 # The product of all lists. Any key of the tables above may be swept, by its dotted name in quotes.
 [grid]
+# Keys of [model] or [training] that change together are swept as one.
 # "model.depth" = [1, 2, 4]
+# model = [{ depth = 2, head = "shallow" }, { depth = 6, head = "deep" }]
 # What is to be forgotten: { fraction = 0.05 }, { class = 0 } or { ids = [3, 14, 15] }.
 request = [{ fraction = 0.05 }]
 # A name (`qunlearn list methods`), or a table with `name`, hyper-parameters and, if you like, a `label` for the tables.

@@ -1,0 +1,68 @@
+"""A tiny study on iris, run once through the command line, and what the tests of this folder share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = """\
+name = "tiny"
+retrained = 2
+[data]
+dataset = "iris"
+[model]
+qubits = 4
+depth = 1
+[training]
+epochs = 3
+[grid]
+request = [{ fraction = 0.1 }, { class = 0 }]
+method = ["fine-tune", { name = "gradient-ascent", epochs = 2 }, "adaprob"]
+seed = [0]
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command line in a process of its own, in whose group Ctrl-C can be sent to it alone."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "qunlearn", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def records(root: Path) -> dict[str, bytes]:
+    """The bytes of every record, by its place in the results folder."""
+    found = [*root.glob("models/*/result.json"), *root.glob("trials/*/result.json")]
+    return {str(path.relative_to(root)): path.read_bytes() for path in found if ".corrupt" not in str(path)}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the tiny study."""
+    path = tmp_path_factory.mktemp("studies") / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The results folder of the tiny study, and what the command line printed."""
+    root = tmp_path_factory.mktemp("runs") / "tiny"
+    process = start("run", str(tiny), "--out", str(root), "--workers", "2")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return root, out + err
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of the finished results folder, to be damaged."""
+    return Path(shutil.copytree(finished[0], tmp_path / "tiny"))
