@@ -96,9 +96,9 @@ _INTRODUCTION = """\
 """
 
 _GRID = """\
-# The product of all lists. Any key of the tables above may be swept, by its dotted name in quotes.
+# The product of all lists. Any key of the tables above may be swept, by its dotted name in quotes; keys of [model] or
+# of [training] that change together are swept as parts of the table.
 [grid]
-# Keys of [model] or [training] that change together are swept as one.
 # "model.depth" = [1, 2, 4]
 # model = [{ depth = 2, head = "shallow" }, { depth = 6, head = "deep" }]
 # What is to be forgotten: { fraction = 0.05 }, { class = 0 } or { ids = [3, 14, 15] }.

@@ -92,6 +92,29 @@ def test_bad_files(tmp_path: Path, before: str, after: str, fragments: list[str]
         assert fragment in str(caught.value)
 
 
+def test_keys_that_change_together(tmp_path: Path) -> None:
+    tables = 'model = [{ depth = 2, head = "shallow" }, { depth = 6, head = "deep" }]'
+    study = read_study(write(tmp_path, GOOD.replace('"model.depth" = [1, 2]', tables)))
+    found = {(cell.model.depth, cell.model.head) for cell in study.cells()}
+    assert found == {(2, "shallow"), (6, "deep")}
+    assert {cell.model.qubits for cell in study.cells()} == {6}
+    assert study.swept() == ("model.depth", "model.head", "data.split_seed")
+    assert "line 9, grid.model" in study.where("model.depth")
+
+
+def test_parts_of_a_table_are_checked(tmp_path: Path) -> None:
+    for wrong, expected in (('[{ head = "dep" }]', "'deep'"), ("[3]", "a table"), ("[{ dept = 2 }]", "'depth'")):
+        path = write(tmp_path, GOOD.replace('"model.depth" = [1, 2]', f"model = {wrong}"))
+        with pytest.raises(InputError, match=rf"line 9, grid\.model.*{expected}"):
+            read_study(path)
+
+
+def test_one_retrained_model_suffices_a_paired_study(tmp_path: Path) -> None:
+    paired = GOOD.replace('name = "good"', 'name = "good"\npaired = true\nretrained = 1')
+    study = read_study(write(tmp_path, paired.replace("seed = [0, 1, 2]", "seed = [0]")))
+    assert study.retrained_seeds() == (1000,)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.toml"):
         read_study(tmp_path / "absent.toml")
