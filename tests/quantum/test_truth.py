@@ -177,6 +177,19 @@ def test_a_circuit_that_no_exchange_of_wires_leaves_alone() -> None:
         assert (expectations(exchanged, x, w, "torch") - values).abs().amax() > 0.05
 
 
+@pytest.mark.parametrize("encoding", ["rx-ry-rz", "zz", "amplitude"])
+def test_one_sample_needs_no_batch_axis(encoding: str) -> None:
+    circuit = load_circuit("ring-cz", qubits=3, depth=2, encoding=encoding)
+    x, w = draws(circuit)
+    sample = x[1].detach().requires_grad_()
+    node = qml.QNode(circuit.to_pennylane(), qml.device("default.qubit", wires=3), interface="torch")
+    theirs, ours = torch.stack(node(sample, w)), expectations(circuit, sample, w, "torch")
+    assert ours.shape == theirs.shape == (3,)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=VALUES)
+    for mine, other in zip(gradients(ours, sample, w), gradients(theirs, sample, w), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=GRADIENTS)
+
+
 def test_x_on_wire_0_of_two_is_read_on_wire_0_everywhere() -> None:
     circuit = Circuit(2, (Gate("x", (0,)),), ("ZI", "IZ"), 0, 0)
     x, w = torch.zeros(1, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
