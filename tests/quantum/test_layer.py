@@ -26,7 +26,7 @@ CIRCUIT = load_circuit("ring-cz", qubits=3, depth=2)
 def layer(used: bool = False, dtype: torch.dtype = torch.float64) -> QuantumLayer:
     made = QuantumLayer(CIRCUIT, dtype=dtype, generator=torch.Generator().manual_seed(1))
     if used:
-        made(samples().to(dtype)).sum().backward()
+        torch.autograd.backward(made(samples().to(dtype)).sum())
     return made
 
 
@@ -105,7 +105,8 @@ def test_per_sample_gradients_and_hessian(used: bool) -> None:
     weights = made.weights.detach().clone()
 
     def loss(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return functional_call(made, {"weights": w}, (x,)).square().sum()
+        values: torch.Tensor = functional_call(made, {"weights": w}, (x,))
+        return values.square().sum()
 
     rows = vmap(grad(loss), in_dims=(None, 0))(weights, samples())
     step = 1e-6
@@ -146,7 +147,7 @@ def test_double_backward() -> None:
     made = layer()
     x = samples().requires_grad_()
     (slope,) = torch.autograd.grad(made(x).sum(), x, create_graph=True)
-    slope.square().sum().backward()
+    torch.autograd.backward(slope.square().sum())
     assert made.weights.grad is not None
     assert made.weights.grad.abs().max() > 0.1
 
@@ -158,7 +159,7 @@ def test_it_trains() -> None:
     first = made(x)[:, 0].sum().item()
     for _ in range(40):
         optimizer.zero_grad()
-        made(x)[:, 0].sum().backward()
+        torch.autograd.backward(made(x)[:, 0].sum())
         optimizer.step()
     assert made(x)[:, 0].sum().item() < first - 1
 

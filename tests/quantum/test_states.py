@@ -29,7 +29,7 @@ def w_state(qubits: int) -> torch.Tensor:
 
 def random_states(count: int, qubits: int) -> torch.Tensor:
     flat = torch.randn(count, 2**qubits, dtype=torch.complex128, generator=torch.Generator().manual_seed(3))
-    return (flat / flat.norm(dim=1, keepdim=True)).reshape(count, *[2] * qubits)
+    return torch.nn.functional.normalize(flat, dim=1).reshape(count, *[2] * qubits)
 
 
 def test_fidelity_of_turned_wires_is_the_closed_form() -> None:

@@ -142,13 +142,12 @@ def test_angle_encoding_is_pennylanes_embedding(rotation: str) -> None:
 @pytest.mark.parametrize("width", [1, 3, 6, 8])
 def test_amplitude_encoding_is_pennylanes_embedding(width: int) -> None:
     x = draw(width)
-    device = qml.device("default.qubit", wires=3)
 
-    @qml.qnode(device)
-    def node() -> Any:
+    def prepare() -> Any:
         qml.AmplitudeEmbedding(x, wires=range(3), pad_with=0.0, normalize=True)
         return qml.state()
 
     circuit = load_circuit("sim-01", qubits=3, encoding="amplitude", features=width)
     ours = state(replace(circuit, gates=()), torch.as_tensor(x), torch.zeros(circuit.weights))
-    np.testing.assert_allclose(ours.reshape(-1).numpy(), node(), rtol=0, atol=ATOL)
+    theirs = qml.QNode(prepare, qml.device("default.qubit", wires=3))()
+    np.testing.assert_allclose(ours.reshape(-1).numpy(), theirs, rtol=0, atol=ATOL)
