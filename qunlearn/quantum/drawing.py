@@ -137,9 +137,14 @@ def _factor(factor: Factor) -> str:
 
 
 def number(value: float) -> str:
-    """A number in short, with small multiples of pi by name: ``pi/2``, ``-3pi/4``, ``0.25``."""
+    """A number in short, with small multiples of pi by name.
+
+    >>> import math
+    >>> [number(value) for value in (math.pi / 2, -0.75 * math.pi, 2 * math.pi, 0.25, 1e-20, 0.0)]
+    ['pi/2', '-3pi/4', '2pi', '0.25', '1e-20', '0']
+    """
     share = Fraction(value / math.pi).limit_denominator(16)
-    if value and abs(float(share) * math.pi - value) < 1e-12:
+    if share and abs(float(share) * math.pi - value) < 1e-12:
         top = {1: "pi", -1: "-pi"}.get(share.numerator, f"{share.numerator}pi")
         return top if share.denominator == 1 else f"{top}/{share.denominator}"
     return f"{value:.4g}"
