@@ -19,7 +19,6 @@ STUDY := studies/quickstart.toml
 
 study: $(VENV)/.stamp-study
 	$(BIN)/qunlearn run $(STUDY)
-	@echo "The report: $$($(BIN)/python -c "import tomllib; print('runs/' + tomllib.load(open('$(STUDY)', 'rb'))['name'])")/report/report.html"
 
 test: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
