@@ -39,11 +39,19 @@ from qunlearn.training.train import check_outputs
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """One way to unlearn; call it with a model and a task."""
+    """One way to unlearn; call it with a model and a task.
+
+    The fields of an instance are its hyper-parameters and nothing else; `hyper` declares them.
+
+    Attributes:
+        name: what users call it.
+        needs: the parts of a `Task` that it cannot do without, checked before any work.
+        revision: of its code; raised whenever its results change, so that stored results are not taken for new ones.
+    """
 
     name: ClassVar[str] = ""
-    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})  # parts of the task it cannot do without
-    revision: ClassVar[int] = 1  # raise it when results change
+    needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
+    revision: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -60,19 +68,26 @@ class Method(ABC):
             DivergedError: where the method leaves the finite numbers; `last_good` is the last finite state.
         """
         self._check_task(task)
-        check_outputs(model, task.retain)
+        for data in (task.forget, task.retain, task.validation):
+            if data is not None:
+                check_outputs(model, data)
         parent, removed = fingerprint(model), _removed(model, task)
-        copied = copy.deepcopy(model)
-        work = Work(
-            Seeds(seed, f"{self.name} {json.dumps(self.hyperparameters(), sort_keys=True)}"), Counts(), progress
-        )
+        # Methods do not share random streams: each setting of each method has its own for every seed.
+        scope = f"{self.name} {json.dumps(self.hyperparameters(), sort_keys=True)}"
+        work, copied = Work(Seeds(seed, scope), Counts(), progress), copy.deepcopy(model)
         begun = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
             result = self.run(copied, task, work)
         seconds = time.perf_counter() - begun
         self._check_outcome(model, result, parent)
         result.removed_ids = removed  # type: ignore[assignment]
-        record = Record(
+        record = self._record(task, work, seed, seconds, parent, removed)
+        return Unlearned(result.eval(), record)
+
+    def _record(
+        self, task: Task, work: Work, seed: int, seconds: float, parent: str, removed: frozenset[int]
+    ) -> Record:
+        return Record(
             method=self.name,
             revision=self.revision,
             hyperparameters=self.hyperparameters(),
@@ -87,7 +102,6 @@ class Method(ABC):
             removed=_hash_ids(removed),
             notes=work.notes,
         )
-        return Unlearned(result.eval(), record)
 
     @abstractmethod
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
@@ -140,7 +154,10 @@ class GradientMethod(Method):
         """What the loop runs, in order."""
 
     def start(self, model: nn.Module, task: Task, generator: torch.Generator) -> nn.Module:
-        """The model from which the loop starts; as it is, unless a method re-initialises parts of it."""
+        """The model from which the first epoch starts, made of a copy; as it is, unless parts are drawn anew.
+
+        The untouched model stays a candidate all the same.
+        """
         return model
 
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
@@ -158,7 +175,7 @@ class GradientMethod(Method):
         check_functional(model, task.retain.x[:1])
         net = Net(model, work.counts)
         memo = self.prepare(net, task, work.seeds.generator("prepare"))
-        net = Net(self.start(model, task, work.seeds.generator("start")), work.counts)
+        start = self.start(copy.deepcopy(model), task, work.seeds.generator("start"))
         out = run_phases(
             net,
             self.phases(model, task),
@@ -169,6 +186,7 @@ class GradientMethod(Method):
             watch=Watch(task.forget, task.validation, task.retained_classes),
             rule=self.rule(task),
             memo=memo,
+            start=Net(start).state(),
             progress=work.progress,
         )
         work.candidates = [candidate.to_dict() for candidate in out.candidates]

@@ -15,7 +15,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import ascent_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
-from qunlearn.training.net import Net
+from qunlearn.training.net import Net, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 
 
@@ -42,10 +42,8 @@ class FisherPenalty(GradientMethod):
         """The original weights and their importances."""
         size = self.batch_size or (task.recipe.batch_size if task.recipe else 32)
         order = torch.split(torch.randperm(len(task.forget.y), generator=generator), size)
-        mode = net.module.training
-        net.module.eval()
-        squares = [net.gradient(lambda n, part=part: _loss(n, task, part)) for part in order]  # type: ignore[misc]
-        net.module.train(mode)
+        with evaluating(net.module):
+            squares = [net.gradient(lambda n, part=part: _loss(n, task, part)) for part in order]  # type: ignore[misc]
         importance = {name: torch.stack([g[name].square() for g in squares]).mean(0) for name in squares[0]}
         return {"origin": {name: p.clone() for name, p in net.parameters.items()}, "importance": importance}
 

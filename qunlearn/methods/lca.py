@@ -15,7 +15,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
-from qunlearn.training.net import Net
+from qunlearn.training.net import Net, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 
 
@@ -68,4 +68,5 @@ class LCA(GradientMethod):
 
 @torch.no_grad()
 def _outputs(model: nn.Module, task: Task) -> int:
-    return int(model.eval()(task.retain.x[:1]).shape[1])
+    with evaluating(model):
+        return int(model(task.retain.x[:1]).shape[1])

@@ -15,7 +15,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import global_norm
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
-from qunlearn.training.net import Net
+from qunlearn.training.net import Net, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 
 
@@ -112,11 +112,9 @@ def similar_classes(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _mean_gradient_norm(net: Net, x: Tensor, y: Tensor, size: int) -> Tensor:
-    mode = net.module.training
-    net.module.eval()
     norms = []
-    for part, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
-        gradients = net.gradient(lambda n, part=part, labels=labels: cross_entropy(n(part), labels))  # type: ignore[misc]
-        norms.append(torch.stack([g.norm() for g in gradients.values()]).sum())
-    net.module.train(mode)
+    with evaluating(net.module):
+        for part, labels in zip(torch.split(x, size), torch.split(y, size), strict=True):
+            gradients = net.gradient(lambda n, part=part, labels=labels: cross_entropy(n(part), labels))  # type: ignore[misc]
+            norms.append(torch.stack([g.norm() for g in gradients.values()]).sum())
     return torch.stack(norms).mean()

@@ -32,8 +32,12 @@ class Counts:
 
 
 def shift_circuits(circuit: Circuit, *, features: bool, weights: bool) -> int:
-    """Circuits that one sample's derivative takes by the shift rule, gate by gate (one for each occurrence)."""
-    total = 0
+    """Circuits that one sample's derivative takes by the shift rule, gate by gate (one for each occurrence).
+
+    The features of an amplitude-encoded state count as its rotation tree: two terms for each of the
+    ``2**qubits - 1`` angles.
+    """
+    total = 2 * (2**circuit.qubits - 1) if features and circuit.amplitude else 0
     for item in circuit.gates:
         angle = item.angle
         if angle and ((weights and angle.weight is not None) or (features and angle.factors)):

@@ -59,20 +59,27 @@ def run_phases(
     watch: Watch,
     rule: Rule,
     memo: Memo | None = None,
+    start: Tensors | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Runs the phases in turn on the functional view and keeps the epoch that the rule chooses.
 
-    One optimizer serves neighbouring phases that move the same parameters. The recipe's patience counts
-    candidates since the chosen one. Dropout draws from the seed's own stream; nothing seeded here outlives
-    the call.
+    The net as it is given is candidate 0; the first epoch begins at the state `start`, or there. One optimizer
+    serves neighbouring phases that move the same parameters. The recipe's patience counts candidates since the
+    chosen one. Dropout draws from the seed's own stream; nothing seeded here outlives the call.
 
     Raises:
         DivergedError: where a loss or a parameter is no longer finite; it holds the last good state.
     """
-    with torch.random.fork_rng(devices=_accelerators(retain.x)):
-        torch.manual_seed(seeds.integer("dropout"))
-        return _Run(net, forget, retain, recipe, seeds, watch, rule, memo or {}, progress)(phases)
+    devices = _accelerators(retain.x)
+    with torch.random.fork_rng(devices=devices):
+        # Not torch.manual_seed: that would also touch the generators of devices that nobody restores.
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
+            generator.manual_seed(seeds.integer("dropout"))
+        run = _Run(net, forget, retain, recipe, seeds, watch, rule, memo or {}, progress)
+        if start is not None:
+            net.restore(start)
+        return run(phases)
 
 
 class _Run:
@@ -95,7 +102,7 @@ class _Run:
         self.order, self.noise = seeds.generator("order"), seeds.generator("loss")
         self.alone = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.module.modules())
         self.out = Outcome(net, [watch(net, 0)])
-        self.best = net.state()
+        self.best = self.last_good = net.state()
         self.moving: dict[str, Tensor] = {}
         self.optimizer: torch.optim.Optimizer | None = None
 
@@ -141,8 +148,9 @@ class _Run:
             raise DivergedError(
                 f"expected finite numbers, got a loss of {loss} in epoch {number}; lower learning_rate, "
                 "or keep fewer epochs",
-                self.best,
+                self.last_good,
             )
+        self.last_good = self.net.state()
         self.out.history.append({"epoch": number, "loss": loss})
 
     def _step(self, phase: Phase, batch: Batch) -> Tensor:
@@ -166,7 +174,7 @@ class _Run:
         self.out.candidates.append(self.watch(self.net, epoch))
         chosen = self.rule(self.out.candidates)
         if chosen == len(self.out.candidates) - 1:
-            self.best = self.net.state()
+            self.best = self.last_good
         self.out.chosen = chosen
         waited = len(self.out.candidates) - 1 - chosen
         return self.recipe.patience is not None and waited >= self.recipe.patience

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -16,6 +17,18 @@ from qunlearn.training.counting import INPUTS, Counts, Price
 
 Tensors = dict[str, Tensor]
 CHUNK = 4096  # samples a forward pass takes at once where no derivative is needed
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every submodule is in the mode that it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 class Net:
@@ -89,14 +102,10 @@ class Net:
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes)`` in evaluation mode, with no derivative."""
-        mode = self.module.training
-        self.module.eval()
-        try:
-            frozen = self.at({})
-            frozen.differentiated = frozenset()
+        frozen = self.at({})
+        frozen.differentiated = frozenset()
+        with evaluating(self.module):
             return torch.cat([frozen(part) for part in torch.split(x, CHUNK)])
-        finally:
-            self.module.train(mode)
 
     def state(self) -> Tensors:
         """A copy of parameters and buffers, detached."""
@@ -135,16 +144,12 @@ def check_functional(module: nn.Module, x: Tensor) -> None:
     Raises:
         UnsupportedError: says what to do.
     """
-    mode = module.training
     moved = {name: p.detach() + 0.1 for name, p in module.named_parameters()}
     twin = copy.deepcopy(module).eval()
     for name, parameter in twin.named_parameters():
         parameter.copy_(moved[name])
-    module.eval()
-    try:
+    with evaluating(module):
         same = torch.allclose(functional_call(module, moved, (x,)), twin(x), equal_nan=True)
-    finally:
-        module.train(mode)
     if not same:
         raise UnsupportedError(
             f"expected a module whose outputs follow torch.func.functional_call, got {type(module).__name__}, which "

@@ -82,7 +82,7 @@ def batches(
     if data == "mixed":
         yield from _mixed(forget, retain, size, generator, alone)
         return
-    # The order is drawn for the sets in use only, forget set first.
+    # An order is drawn for the sets in use only, when the first batch of the set is taken.
     of_forget = _parts(len(forget.y), size, generator, alone) if data != "retain" else iter(())
     of_retain = _parts(len(retain.y), size, generator, alone) if data != "forget" else iter(())
     nothing = torch.empty(0, dtype=torch.int64, device=retain.y.device)

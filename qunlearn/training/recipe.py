@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from qunlearn.errors import InputError, UnknownNameError
@@ -40,13 +42,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
-        for name, low in (("epochs", 1), ("batch_size", 1), ("weight_decay", 0)):
-            if getattr(self, name) < low:
-                raise InputError(f"expected {name} of at least {low}, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise InputError(f"expected a learning_rate above 0, got {self.learning_rate}")
-        if self.patience is not None and self.patience < 1:
-            raise InputError(f"expected a patience of at least 1 or none, got {self.patience}")
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            if not (_whole(value) and value >= 1) and not (name == "patience" and value is None):
+                raise InputError(f"expected {name} to be a whole number of at least 1, got {value!r}")
+        if not (_finite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"expected a learning_rate above 0, got {self.learning_rate!r}")
+        if not (_finite(self.weight_decay) and self.weight_decay >= 0):
+            raise InputError(f"expected a weight_decay of at least 0, got {self.weight_decay!r}")
         if self.keep not in ("loss", "accuracy", "last"):
             raise UnknownNameError("rule for the epoch to keep", self.keep, ("loss", "accuracy", "last"))
 
@@ -67,5 +70,15 @@ def recipe_of(model: object) -> Recipe | None:
     if recipe is None or isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, dict):
+        if unknown := sorted(set(recipe) - {field.name for field in fields(Recipe)}):
+            raise UnknownNameError("setting of a recipe", unknown[0], (field.name for field in fields(Recipe)))
         return Recipe(**recipe)
     raise InputError(f"expected model.recipe to be a Recipe, got {type(recipe).__name__}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from qunlearn.errors import InputError
+
 
 @dataclass(frozen=True)
 class Seeds:
@@ -23,6 +25,10 @@ class Seeds:
 
     seed: int
     scope: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise InputError(f"expected a seed that is a whole number of at least 0, got {self.seed!r}")
 
     def integer(self, purpose: str) -> int:
         """A seed from 0 to 2**63 - 1 for a purpose."""

@@ -72,15 +72,16 @@ class Watch:
 
     def _on_validation(self, net: Net, validation: Dataset) -> dict[str, float | None]:
         losses, hits = _scores(net, validation)
+        labels = validation.y.cpu()
         values = {"validation_loss": _mean(losses), "validation_accuracy": _mean(hits)}
         if self.retained is not None:
-            kept = torch.isin(validation.y, torch.tensor(sorted(self.retained), dtype=validation.y.dtype))
+            kept = torch.isin(labels, torch.tensor(sorted(self.retained), dtype=labels.dtype))
             values |= {
                 "validation_accuracy_retained": _mean(hits[kept]),
                 "validation_accuracy_forgotten": _mean(hits[~kept]),
             }
         if self.forget is not None:
-            weights = _class_weights(self.forget.y, validation.y)
+            weights = _class_weights(self.forget.y.cpu(), labels)
             if weights is not None:
                 values |= {"matched_loss": float(losses @ weights), "matched_accuracy": float(hits @ weights)}
         return values
@@ -128,7 +129,8 @@ def keep_forgotten(candidates: Sequence[Candidate]) -> int:
     Eligible are the epochs (the untouched model is one) that keep validation accuracy on retained classes
     within 2 points of the untouched model's. Of these: for a class request, the one whose validation
     accuracy on the forgotten class is lowest (ties: highest on the retained classes); otherwise the one whose
-    forget loss is nearest to the loss of class-matched validation samples. Ties go to the earliest.
+    forget loss is nearest to the loss of class-matched validation samples. Ties go to the earliest. Where the
+    validation set holds no class of the forget set, neither can be told, and the last eligible is kept.
     """
     floor = _or(candidates[0].validation_accuracy_retained, 0.0) - TOLERANCE - 1e-9
     eligible = [i for i, c in enumerate(candidates) if _or(c.validation_accuracy_retained, 0.0) >= floor]
@@ -137,7 +139,8 @@ def keep_forgotten(candidates: Sequence[Candidate]) -> int:
         c = candidates[i]
         if c.validation_accuracy_forgotten is not None:
             return c.validation_accuracy_forgotten, -_or(c.validation_accuracy_retained, 0.0)
-        return abs(_finite(c.forget_loss) - _finite(c.matched_loss)), 0.0
+        gap = _gap(c.forget_loss, c.matched_loss)
+        return gap, 0.0 if c.matched_loss is not None else -i
 
     return min(eligible, key=rank)
 
@@ -145,13 +148,14 @@ def keep_forgotten(candidates: Sequence[Candidate]) -> int:
 def keep_matched_error(candidates: Sequence[Candidate]) -> int:
     """SCRUB's rewind: the epoch whose forget error is nearest to that of class-matched validation samples.
 
-    The model before the first epoch is a candidate; ties go to the earliest, which did the least harm. Source:
-    Kurmanji et al. 2023, arXiv 2302.09880, section 3.2 (SCRUB+R).
+    The model before the first epoch is a candidate; ties go to the earliest, which did the least harm. Where the
+    validation set holds no class of the forget set, the last is kept. Source: Kurmanji et al. 2023, arXiv
+    2302.09880, section 3.2 (SCRUB+R).
     """
 
-    def distance(i: int) -> float:
+    def distance(i: int) -> tuple[float, float]:
         c = candidates[i]
-        return round(abs(_finite(c.forget_accuracy) - _finite(c.matched_accuracy)), 9)
+        return round(_gap(c.forget_accuracy, c.matched_accuracy), 9), 0.0 if c.matched_accuracy is not None else -i
 
     return min(range(len(candidates)), key=distance)
 
@@ -162,6 +166,12 @@ def _or(value: float | None, other: float) -> float:
 
 def _minus(value: float | None) -> float | None:
     return None if value is None else -value
+
+
+def _gap(one: float | None, other: float | None) -> float:
+    """How far apart two values are; infinity where either is missing or not finite."""
+    gap = abs(_finite(one) - _finite(other))
+    return gap if gap == gap else float("inf")
 
 
 def _finite(value: float | None) -> float:

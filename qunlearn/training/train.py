@@ -14,7 +14,7 @@ from qunlearn.errors import InputError
 from qunlearn.models import reinitialise
 from qunlearn.training.counting import Counts
 from qunlearn.training.loop import Progress, no_samples, run_phases, samples_of
-from qunlearn.training.net import Net, check_functional
+from qunlearn.training.net import Net, check_functional, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 from qunlearn.training.progress import shown
 from qunlearn.training.recipe import Keep, Recipe, recipe_of
@@ -84,7 +84,9 @@ def fit(
     validation = None if validation is None else matched(as_dataset(validation, "validation set")[0], model)
     if callable(prepare := getattr(model, "fit", None)):
         prepare(data.x)
-    check_outputs(model, data)
+    for part in (data, validation):
+        if part is not None:
+            check_outputs(model, part)
     check_functional(model, data.x[:1])
     net, samples = Net(model), samples_of(data)
     with shown(progress, "training") as report:
@@ -160,9 +162,8 @@ def matched(data: Dataset, model: nn.Module) -> Dataset:
 @torch.no_grad()
 def check_outputs(model: nn.Module, data: Dataset) -> None:
     """Refuses a model whose outputs are not logits ``(batch, classes)`` for all labels of the data."""
-    mode = model.training
-    logits = model.eval()(data.x[:2])
-    model.train(mode)
+    with evaluating(model):
+        logits = model(data.x[:2])
     classes = int(data.y.max()) + 1
     if logits.ndim != 2 or len(logits) != len(data.x[:2]) or logits.shape[1] < classes:
         raise InputError(
