@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qunlearn import methods
     from qunlearn.data import Dataset, ForgetRequest, Split, load_dataset
     from qunlearn.errors import QunlearnError
-    from qunlearn.evaluation import evaluate as evaluate
+    from qunlearn.evaluation.evaluate import evaluate
     from qunlearn.methods import unlearn
     from qunlearn.models import HybridClassifier, load_model, reinitialise, save_model, stages
     from qunlearn.quantum import Circuit, QuantumLayer, load_circuit
