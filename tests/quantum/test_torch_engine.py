@@ -142,6 +142,13 @@ def test_nothing_is_computed_in_another_precision(circuit: Circuit, dtype: torch
     assert types.seen <= {dtype, dtype.to_complex()}
 
 
+@every_circuit
+def test_everything_stays_on_the_device_of_the_inputs(circuit: Circuit) -> None:
+    x, w = (value.to("meta") for value in draw(circuit))  # a tensor of another device beside these raises
+    assert expectations(circuit, x, w).device.type == "meta"
+    assert state(circuit, x, w).device.type == "meta"
+
+
 @pytest.mark.parametrize(
     ("features", "weights", "result"),
     [
