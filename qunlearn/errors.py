@@ -21,7 +21,8 @@ class UnknownNameError(InputError):
         names = sorted(known)
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-        super().__init__(f"expected the name of a {kind}, got {name!r}; {hint}")
+        article = "an" if kind[0] in "aeiou" else "a"
+        super().__init__(f"expected the name of {article} {kind}, got {name!r}; {hint}")
 
 
 class UnsupportedError(QunlearnError):

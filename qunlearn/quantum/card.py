@@ -7,6 +7,7 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources.abc import Traversable
@@ -21,8 +22,14 @@ from qunlearn.quantum.expression import evaluate, loop
 from qunlearn.quantum.gates import gate as gate_spec
 
 KNOBS = ("depth", "encoding", "entanglement", "features", "observables", "reupload", "rotations")
-_CARD_KEYS = ("name", "title", "source", "notes", "knobs", "refuses", "encoding", "start", "layer", "end")
-_OPERATION_KEYS = ("gate", "gates", "wires", "each", "when", "pattern", "angle", "knob")
+_CARD_KEYS: dict[str, type] = {
+    "name": str, "title": str, "source": str, "notes": str, "knobs": list, "refuses": dict, "encoding": dict,
+    "start": list, "layer": list, "end": list,
+}  # fmt: skip
+_OPERATION_KEYS: dict[str, type | tuple[type, ...]] = {
+    "gate": str, "gates": list, "wires": list, "each": str, "when": str, "pattern": str, "angle": (str, int, float),
+    "knob": str,
+}  # fmt: skip
 _PARTS = ("start", "layer", "end")
 _folders: list[Traversable] = []
 
@@ -152,13 +159,14 @@ def read_card(text: str, place: str) -> Card:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{place}: expected TOML, got {error}") from error
-    _check_keys(data, _CARD_KEYS, "a circuit card", place)
-    if not isinstance(data.get("name"), str):
-        raise InputError(f'{place}: expected name = "...", got {data.get("name")!r}')
-    knobs, refuses = data.get("knobs", []), data.get("refuses", {})
-    for knob in (*knobs, *refuses):
-        if knob not in KNOBS:
-            raise InputError(f"{place}: {UnknownNameError('knob', knob, KNOBS)}")
+    with _at(place):
+        _check_keys(data, _CARD_KEYS, "a circuit card")
+        if "name" not in data:
+            raise InputError('expected name = "...", got none')
+        knobs, refuses = data.get("knobs", []), data.get("refuses", {})
+        for knob in (*knobs, *refuses):
+            if knob not in KNOBS:
+                raise UnknownNameError("knob", knob, KNOBS)
     parts = {part: tuple(_read_operations(data.get(part, []), part, text, place)) for part in _PARTS}
     if not parts["layer"]:
         raise InputError(f"{place}: expected at least one [[layer]] table, got none")
@@ -169,7 +177,7 @@ def read_card(text: str, place: str) -> Card:
     return Card(data["name"], title, source, notes, tuple(knobs), dict(refuses), encoding, start, layer, end, place)
 
 
-def _read_operations(tables: list[dict[str, Any]], part: str, text: str, place: str) -> Iterator[Operation]:
+def _read_operations(tables: list[Any], part: str, text: str, place: str) -> Iterator[Operation]:
     for number, table in enumerate(tables):
         where = f"{place}, line {_line(text, part, number)}, [[{part}]] {number + 1}"
         with _at(where):
@@ -177,7 +185,7 @@ def _read_operations(tables: list[dict[str, Any]], part: str, text: str, place: 
 
 
 def _read_operation(table: dict[str, Any], where: str) -> Operation:
-    _check_keys(table, _OPERATION_KEYS, "an operation", "")
+    _check_keys(table, _OPERATION_KEYS, "an operation")
     if ("gate" in table) == ("gates" in table):
         raise InputError("expected one of gate and gates")
     gates = tuple(table["gates"]) if "gates" in table else (table["gate"],)
@@ -200,11 +208,14 @@ def _read_operation(table: dict[str, Any], where: str) -> Operation:
     return Operation(gates, tuple(wires), each, str(table.get("when", "")), pattern, constant, knob, where)
 
 
-def _check_keys(table: Mapping[str, Any], known: Sequence[str], what: str, place: str) -> None:
-    for key in table:
-        if key not in known:
-            prefix = f"{place}: " if place else ""
-            raise InputError(f"{prefix}{UnknownNameError(f'key of {what}', key, known)}")
+def _check_keys(table: object, kinds: Mapping[str, type | tuple[type, ...]], what: str) -> None:
+    if not isinstance(table, dict):
+        raise InputError(f"expected a table, got {table!r}")
+    for key, value in table.items():
+        if key not in kinds:
+            raise UnknownNameError(f"key of {what}", key, kinds)
+        if not isinstance(value, kinds[key]):
+            raise InputError(f"expected another type for {key}, got {value!r}")
 
 
 def _line(text: str, part: str, number: int) -> int:
@@ -213,18 +224,13 @@ def _line(text: str, part: str, number: int) -> int:
     return heads[number] if number < len(heads) else 1
 
 
-class _at:  # noqa: N801  (reads as a word)
+@contextmanager
+def _at(place: str) -> Iterator[None]:
     """Put a place before the message of any InputError that is raised inside."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InputError) and self.place not in str(error):
-            raise InputError(f"{self.place}: {error}") from error
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def load_circuit(

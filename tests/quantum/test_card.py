@@ -161,11 +161,14 @@ def test_a_card_of_ones_own_by_path(tmp_path: Path) -> None:
         ('gate = "ry"', 'gate = "ry"\nknob = "entanglement"', "line 5, [[layer]] 1: expected knob"),
         ('gate = "ry"', 'gate = "cz"\npattern = "rong"', "pattern, got 'rong'; did you mean 'ring'"),
         ('name = "mine"', 'nam = "mine"', "key of a circuit card, got 'nam'; did you mean 'name'"),
-        ('name = "mine"', "", 'expected name = "...", got None'),
+        ('name = "mine"', "", 'mine.toml: expected name = "...", got none'),
         ('"depth"', '"deepth"', "expected the name of a knob, got 'deepth'; did you mean 'depth'"),
+        ('gate = "ry"', 'gate = ["ry"]', "line 5, [[layer]] 1: expected another type for gate, got ['ry']"),
+        ('["depth"', '"depth" #', "mine.toml: expected another type for knobs, got 'depth'"),
+        ('name = "mine"', 'name = "mine"\nend = [3]', "[[end]] 1: expected a table, got 3"),
         ("[[layer]]", "[[layer]", "mine.toml: expected TOML, got"),
         ("[[layer]]", "[[start]]", "expected at least one [[layer]] table, got none"),
-        ("[[layer]]", '[encoding]\nname = "rv"\n[[layer]]', "mine.toml, [encoding]: expected the name of a encoding"),
+        ("[[layer]]", '[encoding]\nname = "rv"\n[[layer]]', "mine.toml, [encoding]: expected the name of an encoding"),
     ],
 )
 def test_a_broken_card_is_refused_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
