@@ -1,16 +1,26 @@
-"""What README.md says of the package; its example runs as a doctest."""
+"""What README.md and CONTRIBUTING.md say of the package; the example in README.md runs as a doctest."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+import qunlearn as qu
 from qunlearn import methods
+from qunlearn.quantum.card import read_card
+from qunlearn.training.net import Net
+from qunlearn.training.phases import Batch, Memo, Phase
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def _rows(heading: str) -> list[list[str]]:
@@ -38,3 +48,34 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_example_is_short() -> None:
     assert 8 <= len(re.findall(r"^(?:>>>|\.\.\.) ", README, re.MULTILINE)) <= 15
+
+
+def _block(language: str) -> str:
+    """The first block of code of a language in CONTRIBUTING.md."""
+    return CONTRIBUTING.split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_method_to_start_from_unlearns() -> None:
+    names: dict[str, Any] = {
+        "Batch": Batch, "ClassVar": ClassVar, "GradientMethod": methods.GradientMethod, "Memo": Memo, "Net": Net,
+        "Phase": Phase, "Sequence": Sequence, "Task": methods.Task, "Tensor": Tensor,
+        "cross_entropy": nn.functional.cross_entropy, "dataclass": dataclasses.dataclass, "hyper": methods.hyper,
+        "nn": nn, "torch": torch, "register": lambda cls: cls,
+    }  # fmt: skip
+    exec(_block("python"), names)
+    split = qu.load_dataset("iris").split(qu.ForgetRequest.of_class(0), seed=0)
+    fresh = qu.reinitialise(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), 0)
+    model = qu.train(fresh, split.train, epochs=10, progress=False)
+    result = qu.unlearn(model, split.forget, split.retain, method=names["Flatten"](epochs=10), seed=0)
+    before, after = (one(split.forget.x).softmax(1).amax(1).mean() for one in (model, result.model))
+    assert after < before
+
+
+def test_the_card_to_start_from_is_that_of_ring_cz() -> None:
+    shown = read_card(_block("toml"), "CONTRIBUTING.md")
+    packaged = read_card((ROOT / "circuits" / "ring-cz.toml").read_text(), "ring-cz.toml")
+    assert shown.knobs == packaged.knobs
+    assert shown.encoding == packaged.encoding
+    assert [(op.gates, op.pattern, op.knob) for op in shown.layer] == [
+        (op.gates, op.pattern, op.knob) for op in packaged.layer
+    ]
