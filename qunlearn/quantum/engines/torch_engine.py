@@ -207,16 +207,12 @@ def _load(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded
     with torch.inference_mode(False):
         put = functools.partial(_tensor, dtype=dtype, device=device)
         monomials = [stage.monomial for stage in program.stages]
-        groups = [group for group, table in program.tables.items() if table.angles]
+        tables = {group: table for group, table in program.tables.items() if table.angles}
         return _Loaded(
             program,
             make_observer(program, dtype, device),
-            {group: _load_angles(program.tables[group].angles, program.circuit.weights, put) for group in groups},
-            {
-                group: _load_terms(program.tables[group].terms, put)
-                for group in groups
-                if program.tables[group].terms.size
-            },
+            {group: _load_angles(table.angles, program.circuit.weights, put) for group, table in tables.items()},
+            {group: _load_terms(table.terms, put) for group, table in tables.items() if table.terms.size},
             tuple(None if m is None or m.permutation is None else put(m.permutation) for m in monomials),
             tuple(None if m is None or m.phase is None else put(m.phase) for m in monomials),
             tuple({} if m is None else {g: (n, put(r)) for g, (n, r) in m.rates.items()} for m in monomials),
