@@ -82,7 +82,7 @@ class GateSpec:
         if self.generator is None:
             return torch.as_tensor(self.unitary).to(dtype)
         assert angle is not None
-        values, projectors = _spectrum(self.name)
+        values, projectors = spectrum(self.name)
         real = torch.float64 if dtype == torch.complex128 else torch.float32
         turn = angle.to(real).unsqueeze(-1) * torch.as_tensor(-values / 2, dtype=real, device=angle.device)
         stack = torch.as_tensor(projectors, dtype=dtype, device=angle.device)
@@ -90,7 +90,7 @@ class GateSpec:
 
 
 @cache
-def _spectrum(name: str) -> tuple[NDArray[np.float64], Matrix]:
+def spectrum(name: str) -> tuple[NDArray[np.float64], Matrix]:
     """Distinct eigenvalues ``(k,)`` of a generator and the projectors ``(k, d, d)`` on their spaces."""
     generator = GATES[name].generator
     assert generator is not None

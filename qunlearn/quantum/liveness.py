@@ -14,10 +14,9 @@ from functools import cache
 from itertools import product
 
 import numpy as np
-import torch
 
 from qunlearn.quantum.circuit import Circuit, Gate
-from qunlearn.quantum.gates import GATES, PAULI, Matrix
+from qunlearn.quantum.gates import GATES, PAULI, Matrix, spectrum
 
 _GENERIC = (0.7345, 2.1117)  # angles at which nothing vanishes by accident
 _TINY = 1e-10
@@ -116,8 +115,10 @@ def _key(gate: Gate) -> float | None:
 
 
 def _matrices(name: str, angle: float | None) -> list[Matrix]:
-    spec = GATES[name]
-    if not spec.has_angle:
-        return [spec.matrix().numpy()]
+    unitary = GATES[name].unitary
+    if unitary is not None:
+        return [unitary]
+    # In numpy: a circuit may be compiled inside a torch.func transform, where no tensor of torch can be read.
+    values, projectors = spectrum(name)
     angles = _GENERIC if angle is None else (math.remainder(angle, 4 * math.pi),)
-    return [spec.matrix(torch.tensor(value, dtype=torch.float64)).numpy() for value in angles]
+    return [np.einsum("k,kij->ij", np.exp(-0.5j * value * values), projectors) for value in angles]
