@@ -22,8 +22,12 @@ from qunlearn.study.prepare import model_of, recipe_of, split_of
 from qunlearn.study.task import Task, canonical
 from qunlearn.training.train import fit, of_classes
 
+#: Seconds that baselines and report take.
+REPORT = 8.0
 #: Batches of every set that are timed; an epoch is that many times longer as it has more samples.
 BATCHES = 8
+#: Epochs that are timed, so that what happens once weighs less.
+EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,10 @@ class Estimate:
     gradient_evaluations: dict[str, float]
 
     def wall(self, keys: list[str], workers: int) -> float:
-        """Seconds until the tasks of these keys are done; no less than the longest of them takes."""
+        """Seconds until the tasks of these keys are done and reported, if nothing else runs on this machine."""
         times = [self.seconds[key] for key in keys]
         busy = min(workers, len(times))
-        return START_UP + max(sum(times) / busy, *times) if times else 0.0
+        return START_UP + max(sum(times) / busy, *times) + REPORT if times else 0.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,11 @@ class _Cost:
     def times(self, factor: float) -> _Cost:
         return _Cost(self.seconds * factor, self.gradient_evaluations * factor)
 
+    def beside(self, unit: _Cost) -> _Cost:
+        return _Cost(self.seconds / unit.seconds, self.gradient_evaluations / unit.gradient_evaluations)
 
-def estimate(plan: Plan, patience: float = 4.0) -> Estimate:
+
+def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
     """Time each kind of task of the plan on a part of its own data, for about `patience` seconds in all.
 
     Methods that the time does not suffice for are taken to cost what the others do on average.
@@ -64,7 +71,7 @@ def estimate(plan: Plan, patience: float = 4.0) -> Estimate:
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.study.settings.run.threads)
     try:
-        meter = _Meter(str(plan.study.folder), time.perf_counter() + patience)
+        meter = _Meter(str(plan.study.folder), time.thread_time() + patience)
         costs = {task.key: meter.cost(task) for task in plan.tasks}
     finally:
         torch.set_num_threads(threads)
@@ -103,61 +110,59 @@ class _Meter:
         key = _model_key(task)
         if key not in self.epochs:
             part = _thin(split.original, _samples(task, len(split.original)))
-            recipe = dataclasses.replace(recipe_of(task.settings), epochs=1, patience=None)
+            recipe = dataclasses.replace(recipe_of(task.settings), epochs=EPOCHS, patience=None)
             model = model_of(task.settings, split.train, 0)
             fit(model, _thin(part, recipe.batch_size), None, recipe, seed=0, progress=_silent)  # the first is slower
-            start = time.perf_counter()
+            start = _now(task)
             fit(model, part, of_classes(split.validation, split.retain), recipe, seed=0, progress=_silent)
-            self.epochs[key] = _Cost((time.perf_counter() - start) / len(part), 1.0)
+            self.epochs[key] = _Cost((_now(task) - start) / (len(part) * EPOCHS), 1.0)
         return self.epochs[key]
 
     def _unlearning(self, task: Task, split: Split) -> _Cost:
+        """Of a method, as it is set: what one of its epochs costs beside one of training, times its epochs."""
         method = methods.get(task.method or "")
-        epochs = getattr(method, "epochs", None)
-        one = method if epochs is None else dataclasses.replace(method, epochs=1)  # type: ignore[call-arg]
-        passes = 1.0 if epochs is None else expected_epochs(epochs, getattr(method, "patience", None))
-        epoch = self._epoch(task, split).times(len(split.train))
+        epochs = getattr(method, "epochs", 1)
+        training = self._epoch(task, split).times(len(split.train))
         key = canonical([task.method, task.request])
-        if key not in self.methods and time.perf_counter() < self.deadline:
-            self.methods[key] = _relative(self._one_pass(task, split, one), epoch)
-        known = list(self.methods.values())
-        usual = _Cost(
-            sum(cost.seconds for cost in known) / max(len(known), 1) or 1.0,
-            sum(cost.gradient_evaluations for cost in known) / max(len(known), 1) or 1.0,
-        )
-        factor = self.methods.get(key, usual)
-        seconds, gradients = factor.seconds * epoch.seconds, factor.gradient_evaluations * epoch.gradient_evaluations
-        return _Cost(seconds, gradients).times(passes)
+        if key not in self.methods and time.thread_time() < self.deadline:
+            self.methods[key] = self._one_epoch(task, split, method).beside(training)
+        known = list(self.methods.values()) or [_Cost(1.0, 1.0)]
+        factor = self.methods.get(key, _mean(known))
+        epoch = _Cost(factor.seconds * training.seconds, factor.gradient_evaluations * training.gradient_evaluations)
+        return epoch.times(expected_epochs(epochs, getattr(method, "patience", None)))
 
-    def _one_pass(self, task: Task, split: Split, method: Any) -> _Cost:
+    def _one_epoch(self, task: Task, split: Split, method: Any) -> _Cost:
         share = _samples(task, len(split.train)) / len(split.train)
-        forget = _thin(split.forget, math.ceil(len(split.forget) * share))
-        retain = _thin(split.retain, math.ceil(len(split.retain) * share))
-        train = split.train.select(torch.isin(split.train.ids, torch.cat([forget.ids, retain.ids])).nonzero().flatten())
-        part = dataclasses.replace(split, train=train, forget=forget, retain=retain)
-        model = _fitted(task, split)
-        start = time.perf_counter()
-        try:
-            record = methods.unlearn(model, part, method=method, seed=0, progress=_silent).record
-        except QunlearnError:  # an untrained model may be more than a method can bear
-            return _Cost(time.perf_counter() - start, float(len(train))).times(1 / share)
-        return _Cost(time.perf_counter() - start, float(record.counts.gradient_evaluations)).times(1 / share)
+        part, model, epochs = _share(split, share), _fitted(task, split), 1
+        if hasattr(method, "epochs"):
+            epochs = min(EPOCHS, method.epochs)
+            method = dataclasses.replace(method, epochs=epochs)
+        times = []
+        for timed in ("none", method):
+            start = _now(task)
+            try:
+                counts = methods.unlearn(model, part, method=timed, seed=0, progress=_silent).record.counts
+                gradients = counts.gradient_evaluations
+            except QunlearnError:  # an untrained model may be more than a method can bear
+                gradients = len(part.train) * epochs
+            times.append(_now(task) - start)
+        return _Cost(max(times[1] - times[0], 0.0), gradients).times(1 / (share * epochs))
 
     def _evaluation(self, task: Task, split: Split) -> _Cost:
         key = canonical([_model_key(task), task.request, len(task.retrained)])
         if key not in self.evaluations:
             model = _fitted(task, split)
             known = [predict(model, split) for _ in range(min(3, 1 + len(task.retrained)))]
-            start = time.perf_counter()
+            start = _now(task)
             pool = [dataclasses.replace(known[-1]) for _ in task.retrained]
             evaluate(predict(model, split), split, original=known[0], retrained=pool)
-            self.evaluations[key] = _Cost(time.perf_counter() - start)
+            self.evaluations[key] = _Cost(_now(task) - start)
         return self.evaluations[key]
 
 
 def expected_epochs(epochs: int, patience: int | None) -> float:
-    """How many epochs a training runs that may stop early: what patience takes and a quarter of the rest."""
-    return epochs if patience is None or patience >= epochs else patience + (epochs - patience) / 4
+    """How many epochs a training runs that may stop early: what patience takes and a sixth of the rest."""
+    return epochs if patience is None or patience >= epochs else patience + (epochs - patience) / 6
 
 
 def _fitted(task: Task, split: Split) -> nn.Module:
@@ -177,13 +182,31 @@ def _thin(data: Dataset, samples: int) -> Dataset:
     return data.select(np.unique(np.linspace(0, len(data) - 1, min(samples, len(data))).round().astype(np.int64)))
 
 
-def _relative(cost: _Cost, unit: _Cost) -> _Cost:
-    return _Cost(cost.seconds / unit.seconds, cost.gradient_evaluations / unit.gradient_evaluations)
+def _share(split: Split, share: float) -> Split:
+    """The split with that share of its forget and retain samples."""
+    forget = _thin(split.forget, math.ceil(len(split.forget) * share))
+    retain = _thin(split.retain, math.ceil(len(split.retain) * share))
+    kept = torch.isin(split.train.ids, torch.cat([forget.ids, retain.ids]))
+    return dataclasses.replace(split, train=split.train.select(kept), forget=forget, retain=retain)
+
+
+def _mean(costs: list[_Cost]) -> _Cost:
+    return _Cost(
+        sum(cost.seconds for cost in costs) / len(costs), sum(cost.gradient_evaluations for cost in costs) / len(costs)
+    )
 
 
 def _model_key(task: Task) -> str:
     parts = {key: task.settings[key] for key in ("model", "run")}
     return canonical({**parts, "batch_size": task.settings["training"]["batch_size"]})
+
+
+def _now(task: Task) -> float:
+    """Seconds of this thread on a processor, so that what else runs here does not count; on a GPU, of the clock."""
+    if task.settings["run"]["device"] == "cpu":
+        return time.thread_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _silent(done: int, total: int, known: str) -> None:

@@ -78,7 +78,9 @@ class _Cell:
         self.settings = cell.to_dict()
         del self.settings["run"]["workers"]
         self.split = self._split()
-        self.identity = self._identity()
+        self.identity = hash_of(self._identity())
+        self.sets = {name: data_identity(data) for name, data in self.split.sets().items()}
+        self.entanglement = self._entanglement()
         self.originals = [self._model("original", seed) for seed in study.seeds]
         self.retrained = [self._model("retrained", seed) for seed in study.retrained_seeds()]
 
@@ -116,20 +118,25 @@ class _Cell:
         run = self.settings["run"]
         return {"model": model, "training": self.settings["training"], "run": run, "plugins": plugins}
 
+    def _entanglement(self) -> str | None:
+        """The pattern of the two-qubit gates, also where it is the card's own."""
+        if self.settings["model"]["factory"] is not None:
+            return None
+        return dict(circuit_of(self.settings).settings).get("entanglement")
+
     def _model(self, kind: Any, seed: int) -> Task:
         trained_on = self.split.original if kind == "original" else self.split.retain
         sets = {"training": data_identity(trained_on), "validation": data_identity(self.split.validation)}
         rules = {"protocol": self.split.protocol, "loop": LOOP_REVISION}
-        key = hash_of({"kind": kind, **self.identity, "sets": sets, "rules": rules, "seed": seed})
+        key = hash_of({"kind": kind, "identity": self.identity, "sets": sets, "rules": rules, "seed": seed})
         return Task(key, kind, self.settings, self.request, seed)
 
     def _trial(self, choice: MethodChoice, seed: int, original: str, retrained: tuple[str, ...]) -> Task:
         method = methods.get(choice.to_config())
-        parts = ("train", "forget", "retain", "validation", "test", "holdout")
         determined = {
             "kind": "trial",
             "identity": self.identity,
-            "sets": {part: data_identity(getattr(self.split, part)) for part in parts},
+            "sets": self.sets,
             "models": [original, *retrained],
             "method": {"name": choice.name, "revision": method.revision, **method.hyperparameters()},
             "request": ForgetRequest.from_config(self.request).to_config(),
@@ -144,7 +151,6 @@ class _Cell:
     def _row(self, choice: MethodChoice, seed: int) -> dict[str, Any]:
         data, model = self.settings["data"], self.settings["model"]
         hybrid = model["factory"] is None
-        entanglement = dict(circuit_of(self.settings).settings).get("entanglement") if hybrid else None
         row = {
             "study": self.study.name,
             "protocol": self.settings["protocol"],
@@ -153,7 +159,7 @@ class _Cell:
             "circuit": _circuit_name(model) if hybrid else model["factory"],
             "qubits": model["qubits"] if hybrid else None,
             "depth": model["depth"] if hybrid else None,
-            "entanglement": model["entanglement"] or entanglement,
+            "entanglement": self.entanglement,
             "encoder": model["encoder"] if hybrid else None,
             "head": model["head"] if hybrid else None,
             "request": ForgetRequest.from_config(self.request).label,
