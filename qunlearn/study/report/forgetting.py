@@ -19,6 +19,7 @@ from qunlearn.study.report.panels import (
     draw_retrained,
     label,
     said,
+    wrapped,
 )
 from qunlearn.study.report.style import MUTED, marks
 from qunlearn.study.report.views import View
@@ -30,6 +31,7 @@ Floats = NDArray[np.float64]
 
 ACROSS, UP = "accuracy_forget", "accuracy_retain"
 _NEAR = 5.0  # points this close to the retrained models' range belong to the detail, in percentage points
+_CROWD = 3  # with fewer points there, no detail
 _LEAST_SPAN = 2.0  # no detail shows less than this, in percentage points
 _WORTH = 0.3  # a detail is drawn where it is a smaller part of the whole than this
 
@@ -65,7 +67,7 @@ def _detail(points: Points, own: Floats) -> tuple[Floats | None, set[str]]:
     some = np.vstack([*[points[name] for name in sorted(inside)], own])
     middle, span = (some.max(axis=0) + some.min(axis=0)) / 2, np.maximum(np.ptp(some, axis=0) * 1.5, _LEAST_SPAN)
     whole = np.maximum(np.ptp(everything, axis=0), 1e-9)
-    if len(inside) < 2 or len(inside) == len(points) or np.prod(np.minimum(span / whole, 1.0)) > _WORTH:
+    if len(inside) < _CROWD or len(inside) == len(points) or np.prod(np.minimum(span / whole, 1.0)) > _WORTH:
         return None, set()
     window = np.stack([middle - span / 2, middle + span / 2], axis=1)
     inside = {name for name, point in points.items() if np.all((window[:, 0] < point) & (point < window[:, 1]))}
@@ -77,7 +79,7 @@ def _whole(
     inside: set[str],
 ) -> Step:  # fmt: skip
     _draw(axes, view, methods, points, own)
-    axes.set_title(view.title)
+    axes.set_title(wrapped(view.title))
     axes.margins(0.14)
     if window is not None:
         from matplotlib.patches import Rectangle
@@ -93,7 +95,7 @@ def _near(
 ) -> Step:
     _draw(axes, view, methods, points, own)
     axes.set(xlim=window[0], ylim=window[1])
-    axes.set_title(f"{view.title}: detail")
+    axes.set_title(wrapped(f"{view.title}: detail"))
     for spine in axes.spines.values():
         spine.set_visible(True)
     return lambda: _finish(axes, {name: point for name, point in points.items() if name in inside})

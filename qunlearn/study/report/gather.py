@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from qunlearn.errors import InputError
+from qunlearn.study.grid import sweepable
 from qunlearn.study.report.material import KEYS, REPEATS, Material
 from qunlearn.study.results import load_study
 
@@ -25,7 +26,7 @@ def gather(study_dir: str | Path) -> Material:
     if not done:
         raise InputError(f"expected at least one finished trial in {str(study_dir)!r}, got none; run the study first")
     records = study.table()
-    swept = [name for name in study.config["grid"] if "." in name and name in records]
+    swept = [name for name in sweepable() if name in records and name not in KEYS]
     fixed = [key for key in KEYS if key not in REPEATS and key in records]
     return Material(
         name=study.name,

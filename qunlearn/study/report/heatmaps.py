@@ -37,16 +37,16 @@ class Quantity:
 
 QUANTITIES = (
     Quantity("gap_forget", "Gap in forget-set accuracy to the retrained models (percentage points)", 100.0, 1),
-    Quantity("js_test", "Jensen\u2013Shannon divergence to the retrained models, test set (nats)", 1.0, 2),
+    Quantity("js_test", "Jensen\u2013Shannon divergence to the retrained models, test set (nats)", 1.0, 3),
 )
 
 
 def heatmaps(material: Material) -> Iterator[tuple[str, Figure, str, str]]:
     """For each request and quantity: the files' stem, the figure, its alternative text, the request.
 
-    Nothing where neither depth nor entanglement is swept.
+    Nothing unless both depth and entanglement are swept.
     """
-    if not {"depth", "entanglement"} & set(material.swept):
+    if not {"depth", "entanglement"} <= set(material.swept):
         return
     for request in material.requests:
         rows = material.records[material.records["request"] == request]
@@ -105,7 +105,7 @@ def _figure(maps: dict[str, Floats], quantity: Quantity, ticks: tuple[list[str],
     figure.supxlabel("Entanglement pattern", fontsize=8)
     figure.supylabel("Depth (layers)", fontsize=8)
     bar = figure.colorbar(ScalarMappable(norm, "cividis"), ax=grid, location="top", fraction=0.05, aspect=60)
-    bar.set_label(f"Forget {request}: {quantity.label[0].lower() + quantity.label[1:]}\n{NEAR}")
+    bar.set_label(f"Forget {request}. {quantity.label};\n{NEAR}")
     bar.outline.set_visible(False)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what follows need not settle it again

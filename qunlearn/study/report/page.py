@@ -39,8 +39,8 @@ _CAPTIONS = {
     "retraining than retraining is from itself.",
     "cost-vs-distance": "How many samples a method differentiated, against how far it stays from the retrained "
     "models on the forget set; band and broken line as above.",
-    "heatmap": "The mean over the seeds for every depth and entanglement pattern. The first map is the yardstick: the "
-    "same value for each retrained model against the others. Numbers in brackets are no larger than it.",
+    "heatmap": "One map a method, over depth and entanglement pattern; colours on a root scale. The first map is the "
+    "yardstick: the same value for each retrained model against the others. Numbers in brackets are no larger than it.",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from qunlearn.study.report.wording import method_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_CROWDED = 5.0  # times the retrained models' most, from which on large values crowd the small ones
 PARTS = {"forget": "forget set", "test": "test set"}
 Step = Callable[[], None]
 Points = dict[str, tuple[float, float]]
@@ -54,11 +56,11 @@ def distance(view: View, methods: Sequence[str], part: str) -> list[Panel]:
             draw_mark(axes, view.value(name, measure)[0], row, _mark_of(name, methods))
         axes.set_yticks(range(len(shown)), [method_name(name) for name in shown])
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="Jensen\u2013Shannon divergence (nats)")
-        axes.set_xlim(left=0.0)
+        _from_zero(axes, "x", band)
         axes.grid(axis="x", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_title(f"{view.title}: {PARTS[part]}", pad=14.0)
+        axes.set_title(wrapped(f"{view.title}: {PARTS[part]}"), pad=14.0)
 
     listed = "; ".join(said(view, name, (measure,), 1.0, 3) for name in shown)
     own = f" Retrained models among themselves: {band.least:.3f} to {band.most:.3f}." if band else ""
@@ -86,8 +88,9 @@ def cost(view: View, methods: Sequence[str]) -> list[Panel]:
             draw_retrained(axes, *points[RETRAINED])
         _logarithmic(axes, [point[0] for point in points.values()])
         axes.margins(0.14)
-        axes.set(title=view.title, xlabel="Gradient evaluations (samples)", ylabel="JS divergence, forget set (nats)")
-        axes.set_ylim(bottom=0.0)
+        axes.set(xlabel="Gradient evaluations (samples)", ylabel="JS divergence, forget set (nats)")
+        axes.set_title(wrapped(view.title))
+        _from_zero(axes, "y", band)
         return lambda: label(axes, points)
 
     listed = "; ".join(
@@ -124,7 +127,7 @@ def draw_bars(
     colour = mark.colour if mark else INK
     axes.errorbar(
         [x[0]], [y[0]], xerr=_bars(*x), yerr=_bars(*y), ecolor=colour, elinewidth=0.9, capsize=0.0, fmt="none",
-        zorder=2.5,
+        alpha=0.6, zorder=2.5,
     )  # fmt: skip
 
 
@@ -138,12 +141,50 @@ def _mark_of(name: str, methods: Sequence[str]) -> Mark | None:
     return None if name == ORIGINAL else marks(methods)[name]
 
 
+def _from_zero(axes: Axes, axis: str, band: Band | None) -> None:
+    """Start an axis a little below zero, so that no mark is cut; spread the small values where large ones crowd them.
+
+    The root scale is that of the Jensen-Shannon distance; the axis label says that it is used.
+    """
+    limits, scale = (axes.set_xlim, axes.set_xscale) if axis == "x" else (axes.set_ylim, axes.set_yscale)
+    most = (axes.get_xlim() if axis == "x" else axes.get_ylim())[1]
+    if band and most > _CROWDED * band.most:
+        scale("function", functions=(_signed_root, _signed_square))
+        words = axes.get_xlabel() if axis == "x" else axes.get_ylabel()
+        axes.set(**{f"{axis}label": words.replace("(nats)", "(nats, root scale)")})
+        limits(-0.0004 * most, most)
+    else:
+        limits(-0.02 * most, most)
+
+
+def _signed_root(values: Any) -> Any:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _signed_square(values: Any) -> Any:
+    return np.sign(values) * np.square(values)
+
+
 def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis of plain numbers; with zeros in it, linear below the least positive value."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     positive = [value for value in values if value > 0]
+    if not positive:
+        return
     if len(positive) == len(values):
         axes.set_xscale("log")
-    elif positive:
+        wide = max(positive) > 30 * min(positive)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    else:
         axes.set_xscale("symlog", linthresh=min(positive))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}".replace(",", "\u202f")))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def wrapped(title: str) -> str:
+    """A title in lines that fit above a panel."""
+    return textwrap.fill(title, 42)
 
 
 def label(axes: Axes, points: Points) -> None:

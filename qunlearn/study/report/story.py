@@ -64,7 +64,10 @@ def _untrained(view: View) -> str:
 
 def _about_original(view: View, verdict: Verdict | None) -> tuple[str, str]:
     if verdict is None:
-        return "No yardstick", "The records hold no retrained models to compare with."
+        return "No yardstick", (
+            "Fewer than two retrained models a split are there to compare, so how much retraining differs from itself "
+            "is not known, and nothing is concluded."
+        )
     seen = _compared(view)
     if verdict.place == "within":
         return "Nothing to unlearn here", (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,16 +71,20 @@ class View:
         """The methods, without the original and the retrained models."""
         return [name for name in self.means.index if name not in (ORIGINAL, RETRAINED)]
 
+    @cached_property
+    def _numbers(self) -> dict[str, dict[str, float]]:
+        rows: list[dict[str, Any]] = self.means.reset_index().to_dict("records")  # type: ignore[assignment]
+        return {row["method"]: row for row in rows}
+
     def has(self, method: str, *measures: str) -> bool:
         """Whether the view holds finite means of these measures for a method."""
-        known = method in self.means.index and all(measure in self.means for measure in measures)
-        return known and bool(self.means.loc[method, list(measures)].notna().all())
+        own = self._numbers.get(method, {})
+        return all(np.isfinite(own.get(measure, np.nan)) for measure in measures) and bool(own)
 
     def value(self, method: str, measure: str) -> tuple[float, float, float]:
         """Mean, lower and upper limit."""
-        names = [measure, f"{measure}_ci_low", f"{measure}_ci_high"]
-        mean, low, high = self.means.loc[[method], names].to_numpy(dtype=float)[0].tolist()
-        return mean, low, high
+        own = self._numbers[method]
+        return own[measure], own[f"{measure}_ci_low"], own[f"{measure}_ci_high"]
 
     def band(self, measure: str) -> Band | None:
         """The retrained models' own values: from their rows, else from the floors in the other rows."""
