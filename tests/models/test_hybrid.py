@@ -4,12 +4,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from qunlearn.quantum.layer import QuantumLayer
 from torch.func import functional_call, grad, vmap
 
 from qunlearn.errors import InputError, UnknownNameError, UnsupportedError
 from qunlearn.models import ClassicalTwin, HybridClassifier
 from qunlearn.quantum.card import load_circuit
+from qunlearn.quantum.layer import QuantumLayer
 
 CIRCUIT = load_circuit("ring-cz", qubits=4, depth=2)
 
