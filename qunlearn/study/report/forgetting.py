@@ -80,14 +80,23 @@ def _whole(
 ) -> Step:  # fmt: skip
     _draw(axes, view, methods, points, own)
     axes.set_title(wrapped(view.title))
-    axes.margins(0.14)
+    axes.margins(x=0.2, y=0.14)
     if window is not None:
         from matplotlib.patches import Rectangle
 
         corner, size = window[:, 0], window[:, 1] - window[:, 0]
         axes.add_patch(Rectangle((corner[0], corner[1]), *size, fill=False, edgecolor=MUTED, linewidth=0.8, zorder=5))
-    named = {RETRAINED: (float(own[:, 0].mean()), float(own[:, 1].mean()))} | points
+    named = {RETRAINED: _lone(own, points)} | points
     return lambda: _finish(axes, {name: point for name, point in named.items() if name not in inside - {RETRAINED}})
+
+
+def _lone(own: Floats, points: Points) -> tuple[float, float]:
+    """The retrained model furthest from all methods: the one to write the name at."""
+    others = np.array(list(points.values()))
+    size = np.maximum(np.ptp(np.vstack([own, others]), axis=0), 1e-9)
+    apart = np.linalg.norm((own[:, None] - others) / size, axis=2).min(axis=1)
+    x, y = own[int(np.argmax(apart))].tolist()
+    return x, y
 
 
 def _near(

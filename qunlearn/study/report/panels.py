@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from qunlearn.study.report.wording import method_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_APART = 0.12  # part of a root axis between two ticks
+_SAME = 3.0  # points nearer to each other than this, in points, share a label
 _CROWDED = 5.0  # times the retrained models' most, from which on large values crowd the small ones
 PARTS = {"forget": "forget set", "test": "test set"}
 Step = Callable[[], None]
@@ -153,8 +156,20 @@ def _from_zero(axes: Axes, axis: str, band: Band | None) -> None:
         words = axes.get_xlabel() if axis == "x" else axes.get_ylabel()
         axes.set(**{f"{axis}label": words.replace("(nats)", "(nats, root scale)")})
         limits(-0.0004 * most, most)
+        (axes.xaxis if axis == "x" else axes.yaxis).set_ticks(_root_ticks(most))
     else:
         limits(-0.02 * most, most)
+
+
+def _root_ticks(most: float) -> list[float]:
+    """Round numbers from the greatest down that stand apart on a root scale, and zero."""
+    power = math.floor(math.log10(most))
+    found: list[float] = []
+    for value in [step * 10.0**exponent for exponent in range(power, power - 4, -1) for step in (5, 3, 2, 1)]:
+        above = found[-1] if found else math.inf
+        if value <= most and math.sqrt(above) - math.sqrt(value) > _APART * math.sqrt(most) < math.sqrt(value):
+            found.append(value)
+    return [0.0, *reversed(found)]
 
 
 def _signed_root(values: Any) -> Any:
@@ -196,20 +211,48 @@ def label(axes: Axes, points: Points) -> None:
     figure: Any = axes.get_figure(root=True)
     renderer = figure.canvas.get_renderer()
     font = FontProperties(family=["DejaVu Sans"], size=7.5)
-    names = [method_name(name) for name in points]
-    sizes = np.array([renderer.get_text_width_height_descent(name, font, False)[:2] for name in names], dtype=float)
-    spots = axes.transData.transform(np.array(list(points.values())))
+    all_spots = axes.transData.transform(np.array(list(points.values())))
+    groups = _together(all_spots)
+    texts = [[method_name(list(points)[index]) for index in group] for group in groups]
+    sizes = np.array([_size(lines, renderer, font) for lines in texts])
+    spots = all_spots[[group[0] for group in groups]]
     frame = np.asarray(axes.get_window_extent().extents) + np.array([2.0, 2.0, -2.0, -2.0])
-    boxes = place_labels(spots, sizes, frame, _drawn(axes))
-    for name, spot, point, box in zip(names, spots, points.values(), boxes, strict=True):
+    for lines, spot, box in zip(texts, spots, place_labels(spots, sizes, frame, _drawn(axes)), strict=True):
+        point = tuple(axes.transData.inverted().transform(spot))
         end = nearest(box[None], spot)[0] - spot
         if np.hypot(*end) > NEAR:
             arrow = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0.5, "shrinkB": 4.5}
             axes.annotate("", point, tuple(end), textcoords="offset points", arrowprops=arrow, zorder=4.5)
+        _write(axes, lines, point, box - np.tile(spot, 2), font)
+
+
+def _write(axes: Axes, lines: Sequence[str], point: Any, box: NDArray[np.float64], font: Any) -> None:
+    """Lines of text in a box relative to a point, set against the side that faces the point."""
+    side = "left" if box[0] + box[2] >= 0 else "right"
+    height = (box[3] - box[1]) / len(lines)
+    for number, line in enumerate(lines, start=1):
+        corner = (box[0] if side == "left" else box[2], box[3] - number * height + 0.25 * font.get_size_in_points())
         axes.annotate(
-            name, point, tuple(box[:2] - spot), textcoords="offset points", fontproperties=font, color=INK,
-            va="bottom", ha="left", zorder=5,
+            line, point, corner, textcoords="offset points", fontproperties=font, color=INK, zorder=5,
+            va="baseline", ha=side, bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.65, "pad": 0.2},
         )  # fmt: skip
+
+
+def _together(spots: NDArray[np.float64]) -> list[list[int]]:
+    """Points that lie on each other share one label: methods that left the model alone, for example."""
+    groups: list[list[int]] = []
+    for index, spot in enumerate(spots):
+        home = next((group for group in groups if np.hypot(*(spots[group[0]] - spot)) < _SAME), None)
+        if home is None:
+            groups.append([index])
+        else:
+            home.append(index)
+    return groups
+
+
+def _size(lines: Sequence[str], renderer: Any, font: Any) -> tuple[float, float]:
+    measured = [renderer.get_text_width_height_descent(line, font, False) for line in lines]
+    return max(width for width, _, _ in measured), 1.3 * font.get_size_in_points() * len(lines)
 
 
 def _drawn(axes: Axes) -> NDArray[np.float64]:

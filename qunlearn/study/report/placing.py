@@ -31,7 +31,7 @@ def place_labels(points: Floats, sizes: Floats, frame: Floats, obstacles: Floats
     """
     markers = np.hstack([points - marker, points + marker])
     chosen = np.full((len(points), 4), np.nan)
-    crowded = np.argsort([-np.sum(np.hypot(*(points - point).T) < 40.0) for point in points], kind="stable")
+    crowded = np.argsort(-np.prod(sizes, axis=1), kind="stable")  # the largest first, while there is room
     options = [_candidates(point, size) for point, size in zip(points, sizes, strict=True)]
     for _ in range(_ROUNDS):
         for index in crowded:
@@ -77,7 +77,9 @@ def _own_cost(boxes: Floats, point: Floats, frame: Floats, markers: Floats, obst
     outside += np.maximum(boxes[:, 2:] - frame[2:], 0.0).sum(axis=1)
     cost = np.asarray(np.hypot(*(ends - point).T)) + 1000.0 * outside
     cost += 8.0 * overlaps(_padded(boxes), markers).sum(axis=1)
-    return np.asarray(cost + 2.0 * overlaps(boxes, obstacles).sum(axis=1))
+    for marker in markers[np.abs(markers[:, :2] + markers[:, 2:] - 2 * point).max(axis=1) > 4.0]:
+        cost += 80.0 * _through(marker[None], point, ends)
+    return np.asarray(cost + 0.7 * overlaps(boxes, obstacles).sum(axis=1))
 
 
 def _mutual_cost(boxes: Floats, point: Floats, others: Floats, anchors: Floats) -> Floats:

@@ -54,8 +54,8 @@ class Measure:
         return text.removeprefix("\u2212") if not text.strip("\u22120." + THIN) else text
 
     def show_interval(self, low: float, high: float) -> str:
-        """Both limits as printed; empty where there is no interval, or all values are one."""
-        if not (math.isfinite(low) and math.isfinite(high)) or low == high:
+        """Both limits as printed; empty where there is no interval, or where all trials count alike."""
+        if not (math.isfinite(low) and math.isfinite(high)) or (self.digits == 0 and low == high):
             return ""
         return f"{self.show(low)} {DASH} {self.show(high)}"
 
