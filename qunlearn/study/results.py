@@ -11,7 +11,7 @@ from qunlearn.study.store import Store, read_json
 from qunlearn.study.task import Task
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
     from torch import nn
 
 
@@ -98,7 +98,7 @@ class Study:
         rows = [(task.key, self.store.seconds("trial", task.key)) for task in self.done()]
         return pd.DataFrame(rows, columns=["trial", "seconds"])
 
-    def task(self, trial: str | Mapping[str, Any]) -> Task:
+    def task(self, trial: str | Mapping[str, Any] | Series[Any]) -> Task:
         """A trial by its key, by the beginning of its key, or by its row of the table."""
         key = trial if isinstance(trial, str) else str(trial["trial"])
         found = [task for task in self.trials if task.key.startswith(key)]
@@ -106,7 +106,7 @@ class Study:
             raise UnknownNameError("trial", key, self._by_key)
         return found[0]
 
-    def model(self, trial: str | Mapping[str, Any]) -> nn.Module:
+    def model(self, trial: str | Mapping[str, Any] | Series[Any]) -> nn.Module:
         """The model that a trial left: the unlearned, the untouched original, or a retrained one.
 
         Raises:

@@ -276,3 +276,39 @@ def test_workers_leave_the_heavy_libraries_alone() -> None:
     for name in ("pennylane", "qiskit", "matplotlib", "pandas", "sklearn", "typer", "pydantic"):
         assert f"'{name}'" not in out
     assert os.environ.get("PYTHONPATH") is None or "'torch'" in out
+
+
+MINE = """
+from torch import nn
+
+
+def make_model(inputs, classes):
+    return nn.Sequential(nn.Linear(inputs[0], 8), nn.Tanh(), nn.Linear(8, classes))
+"""
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_model_and_data_of_ones_own(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(90, 3)) + np.repeat(np.arange(3), 30)[:, None] * 3
+    rows = [",".join([*(f"{value:.4f}" for value in row), "abc"[i // 30]]) for i, row in enumerate(x)]
+    (tmp_path / "mine.csv").write_text("u,v,w,kind\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    (tmp_path / "factory_of_mine.py").write_text(MINE, encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nretrained = 2\n[data]\nfile = "mine.csv"\nlabel = "kind"\n'
+        '[model]\nfactory = "factory_of_mine:make_model"\n[training]\nepochs = 20\n'
+        '[grid]\nrequest = [{ class = "b" }]\nmethod = ["fine-tune"]\n',
+        encoding="utf-8",
+    )
+    done = run_study(read_study(tmp_path / "mine.toml"), tmp_path / "out", workers=1, say=lambda line: None)
+    assert done.failed == 0
+    study = qu.load_study(tmp_path / "out")
+    table = study.table()
+    assert set(table["circuit"]) == {"factory_of_mine:make_model"}
+    assert set(table["dataset"]) == {"mine.csv"}
+    assert table["qubits"].isna().all()
+    assert table["original_accuracy_test"].min() > 0.8
+    model = study.model(table.iloc[-1])
+    assert isinstance(model, torch.nn.Sequential)
+    assert make_plan(read_study(tmp_path / "mine.toml")).tasks[0].key == study.tasks[0].key
+    (tmp_path / "factory_of_mine.py").write_text(MINE.replace("Tanh", "ReLU"), encoding="utf-8")
+    assert make_plan(read_study(tmp_path / "mine.toml")).tasks[0].key != study.tasks[0].key
