@@ -19,6 +19,8 @@ from qunlearn.study.report import write, write_report
 from qunlearn.study.report.intervals import interval
 from qunlearn.study.report.judging import place
 from qunlearn.study.report.material import Material
+from qunlearn.study.report.page import render
+from qunlearn.study.report.panels import _root_ticks, _together
 from qunlearn.study.report.placing import nearest, overlaps, place_labels
 from qunlearn.study.report.story import tell
 from qunlearn.study.report.style import marks
@@ -358,6 +360,28 @@ def test_labels_cover_neither_points_nor_each_other() -> None:
     assert (boxes[:, :2] >= frame[:2]).all()
     assert (boxes[:, 2:] <= frame[2:]).all()
     assert np.hypot(*(nearest(boxes[-1:], points[-1])[0] - points[-1])) < 11.0  # alone: right beside its point
+
+
+def test_points_on_each_other_share_a_label() -> None:
+    spots = np.array([[10.0, 10.0], [50.0, 10.0], [11.0, 10.5], [50.0, 12.9], [10.0, 14.0]])
+    assert _together(spots) == [[0, 2], [1, 3], [4]]
+
+
+@pytest.mark.parametrize("most", [0.004, 0.05, 0.31, 0.693, 12.0])
+def test_ticks_of_a_root_scale_stand_apart(most: float) -> None:
+    ticks = np.array(_root_ticks(most))
+    assert ticks[0] == 0.0
+    assert 0.3 * most < ticks[-1] <= most
+    assert len(ticks) >= 4
+    assert np.diff(np.sqrt(ticks / most)).min() > 0.1
+
+
+def test_columns_without_a_number_are_left_out(plain: Material, tmp_path: Path) -> None:
+    records = plain.records[plain.records["request"] == "5 %"].assign(accuracy_test_forgotten=np.nan)
+    one = dataclasses.replace(plain, records=records)
+    text = render(one, views(one), ())
+    assert "accuracy_test_forgotten" not in text
+    assert 'data-measure="accuracy_validation"' in text
 
 
 def test_neighbouring_marks_differ_in_colour_and_shape() -> None:

@@ -128,13 +128,15 @@ def _section(material: Material, request: str, found: Sequence[View]) -> Section
     columns = [column for column in MAIN if column.key in own[0].measures]
     main = _table(f"Forget {request}: means, and below each its interval", columns, own, places=True)
     rest = [key for key in own[0].measures if key not in [column.key for column in MAIN]]
-    others = tuple(_table(title, some, own) for title, some in families(rest))
+    tables = [_table(title, some, own) for title, some in families(rest)]
+    others = tuple(table for table in tables if table.columns)
     settings, left_out = _all_settings(material, request, columns) if own[0].averaged > 1 else (None, 0)
     return Section(request, slug(request), main, others, settings, left_out)
 
 
 def _table(caption: str, columns: Sequence[Measure], found: Sequence[View], places: bool = False) -> Table:
-    """A table with a group of rows for each view."""
+    """A table with a group of rows for each view, and the columns that hold a number in any of them."""
+    columns = [column for column in columns if any(view.means[column.key].notna().any() for view in found)]
     groups = []
     for view in found:
         judged = {verdict.method: verdict.place for verdict in judge(view)} if places else {}

@@ -89,6 +89,7 @@ FAMILIES = (
     ("Weights and states", ("weight_distance", "state_fidelity")),
     ("Cost", ("gradient_evaluations", "circuit_evaluations", "hardware_circuits", "epochs", "seconds")),
 )
+_LETTERS = ("kl", "js", "uqi")
 _COUNTS = FAMILIES[-1][1]
 _REFERENCE = (("original_", "retrained_"), ("_floor", "_floor_low", "_floor_high", "_original"))
 _PER_CENT = ("accuracy", "gap_", "agreement_")
@@ -96,7 +97,8 @@ _PER_CENT = ("accuracy", "gap_", "agreement_")
 
 def other(key: str) -> Measure:
     """How a column outside the main table is printed."""
-    head = key.replace("_", " ")
+    first, *words = key.split("_")
+    head = " ".join([first.upper() if first in _LETTERS else first.capitalize(), *words])
     try:
         traits = metric(key)
     except UnknownNameError:
