@@ -17,7 +17,7 @@ from qunlearn.methods.adv_uniform import divergence_from_uniform
 from qunlearn.methods.q_mul import QMul, similar_classes, similar_labels
 from qunlearn.methods.random_label import RandomLabel
 from qunlearn.models import stages
-from qunlearn.training import train
+from qunlearn.training import Recipe, train
 from qunlearn.training.net import Net
 from qunlearn.training.selection import Candidate, keep_forgotten, keep_matched_error
 from tests.methods.cases import blobs, hybrid_model, make_task, plain_model
@@ -122,6 +122,10 @@ def test_retraining_moves_every_parameter_and_forgets_what_only_memory_gave(task
     assert all(not torch.equal(a, b) for a, b in zip(result.parameters(), model.parameters(), strict=True))
     assert loss(result, task.retain) < loss(model, task.retain)
     assert accuracy(result, task.forget) < 0.5, "the wrong labels cannot be guessed"
+    elsewhere = unlearned(get("retrain"), hybrid_model(9), task)
+    assert all(torch.equal(a, b) for a, b in zip(result.parameters(), elsewhere.parameters(), strict=True)), (
+        "what the original had learnt plays no part"
+    )
 
 
 def test_random_labels_are_learned_and_never_the_true_one(memorised: nn.Module, task: Task) -> None:
@@ -213,6 +217,27 @@ def test_noisy_fine_tuning_learns_through_its_noise(memorised: nn.Module, task: 
     assert loss(
         unlearned(method("noisy-fine-tune", epochs=60, learning_rate=0.05), start, task), task.retain
     ) < 0.5 * loss(start, task.retain)
+
+
+def test_noisy_steps_are_the_clipped_gradient_plus_noise_of_the_stated_variance(
+    memorised: nn.Module, task: Task
+) -> None:
+    """One step of SGD: the weights move by minus the learning rate times what was made of the gradient."""
+    plain_descent = dataclasses.replace(task, recipe=Recipe(optimizer="sgd"))
+    start = torch.nn.utils.parameters_to_vector(memorised.parameters()).detach()
+    retain_loss = cross_entropy(memorised(task.retain.x), task.retain.y)
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(retain_loss, list(memorised.parameters()))])
+    clip = 0.5 * float(gradient.norm())
+
+    def step(sigma: float) -> Tensor:
+        noisy = method("noisy-fine-tune", epochs=1, sigma=sigma, clip=clip, learning_rate=0.1)
+        moved = torch.nn.utils.parameters_to_vector(unlearned(noisy, memorised, plain_descent).parameters())
+        return ((start - moved) / 0.1).detach()
+
+    assert torch.allclose(step(0.0), 0.5 * gradient, rtol=1e-3, atol=1e-9)
+    residual = step(0.05) - 0.5 * gradient
+    # 4,675 draws: the relative standard error of a variance is sqrt(2 / n) = 2 %.
+    assert float(residual.var()) == pytest.approx(0.05**2, rel=0.1)
 
 
 def test_similar_labels_are_the_nearest_other_probability() -> None:

@@ -110,9 +110,9 @@ def test_the_stages_of_a_hybrid_model_are_its_parts() -> None:
 def test_stages_are_differentiable() -> None:
     module, (x, _) = plain_model(), samples()
     found = Net(module).gradient(lambda n: n.stage("0", x).square().sum())
-    (wanted,) = torch.autograd.grad(module[0](x).square().sum(), [module[0].weight])
+    (wanted,) = torch.autograd.grad(module[0](x).square().sum(), [module.get_parameter("0.weight")])
     assert torch.allclose(found["0.weight"], wanted)
-    assert torch.equal(found["2.weight"], torch.zeros_like(module[2].weight))
+    assert torch.equal(found["2.weight"], torch.zeros_like(module.get_parameter("2.weight")))
 
 
 def test_logits_are_those_of_evaluation_mode_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
