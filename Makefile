@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint $(LOCK)
 STUDY := studies/quickstart.toml
 
-.PHONY: study test test-all docs format lock clean
+.PHONY: study test test-all mutation docs format lock clean
 
 study: $(VENV)/.stamp-study
 	$(BIN)/qunlearn run $(STUDY)
@@ -29,6 +29,10 @@ test: $(VENV)/.stamp-dev
 
 test-all: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -n 2
+
+# Breaks every method in turn: each break must turn the tests of behaviour red (about ten minutes).
+mutation: $(VENV)/.stamp-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/methods/mutation_run.py
 
 docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

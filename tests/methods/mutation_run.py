@@ -26,8 +26,9 @@ def survives(name: str, kind: str) -> bool:
 
 
 def _run(name: str, kind: str, *selection: str) -> int:
+    """pytest's exit code with the method broken; with no name and kind, as it is."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *selection, *SUITE]
-    environment = {**os.environ, "QUNLEARN_MUTATION": f"{name}:{kind}"}
+    environment = {**os.environ, "QUNLEARN_MUTATION": f"{name}:{kind}" if name else ""}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if run.returncode not in (GREEN, RED, NOTHING_SELECTED):
         raise SystemExit(f"expected pytest to run for {name} {kind}, got exit code {run.returncode}:\n{run.stdout}")
@@ -39,6 +40,8 @@ def main() -> int:
     from tests.methods.mutations import pairs
 
     chosen = [pair for pair in pairs() if not sys.argv[1:] or pair[0] in sys.argv[1:]]
+    if _run("", "") != GREEN:
+        raise SystemExit("expected the tests to be green without a break, got red ones; mend them first")
     alive = 0
     with ThreadPoolExecutor(2) as pool:
         for (name, kind), survived in zip(chosen, pool.map(lambda pair: survives(*pair), chosen), strict=True):
