@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from qunlearn.errors import InputError
 from qunlearn.training.net import Net, Tensors
 
 Memo = dict[str, Any]  # what a method prepared once, or at the start of an epoch, by name
@@ -103,8 +104,13 @@ def batches(
 
 def _parts(length: int, size: int, generator: torch.Generator, alone: bool) -> Iterator[Tensor]:
     """Shuffled positions in parts of `size`, drawn at the first part that is asked for."""
+    if not alone and (length == 1 or size == 1):
+        raise InputError(
+            f"expected batches of at least 2 samples for a model with batch norm, got {length} samples in batches of "
+            f"{size}; take a larger set or batch, or a method that does not train on this set"
+        )
     parts = list(torch.split(torch.randperm(length, generator=generator), size))
-    if not alone and len(parts) > 1 and len(parts[-1]) == 1:
+    if not alone and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts
 

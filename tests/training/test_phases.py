@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qunlearn.errors import InputError
 from qunlearn.training.phases import Batch, DataOf, Samples, batches
 
 sizes = st.integers(1, 12)
@@ -104,6 +105,13 @@ def test_no_batch_of_one_where_batch_norm_needs_two(
     assert max(counts) <= size + 1
     if data in ("retain", "cycled", "mixed"):
         assert sorted(positions(b.retain for b in found)) == list(range(retain))
+
+
+@pytest.mark.parametrize(("data", "forget", "size"), [("forget", 1, 4), ("cycled", 1, 4), ("retain", 1, 1)])
+def test_a_single_sample_is_refused_where_batch_norm_needs_two(data: DataOf, forget: int, size: int) -> None:
+    with pytest.raises(InputError, match="batches of at least 2 samples"):
+        drawn(data, forget, 6, size, 0, alone=False)
+    assert drawn(data, forget, 6, size, 0, alone=True)
 
 
 def test_the_order_is_the_generator_s_permutation() -> None:
