@@ -14,7 +14,6 @@ from torch import nn
 
 from qunlearn import methods
 from qunlearn.data import Dataset, Split
-from qunlearn.errors import QunlearnError
 from qunlearn.evaluation import evaluate, predict
 from qunlearn.study.executors import START_UP
 from qunlearn.study.plan import Plan
@@ -66,7 +65,7 @@ class _Cost:
 def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
     """Time each kind of task of the plan on a part of its own data, for about `patience` seconds in all.
 
-    Methods that the time does not suffice for are taken to cost what the others do on average.
+    Methods that the time does not suffice for, and the user's own, are taken to cost what the others do on average.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.study.settings.run.threads)
@@ -124,7 +123,8 @@ class _Meter:
         epochs = getattr(method, "epochs", 1)
         training = self._epoch(task, split).times(len(split.train))
         key = canonical([task.method, task.request])
-        if key not in self.methods and time.thread_time() < self.deadline:
+        ours = type(method).__module__.startswith("qunlearn.")  # what a user's method does, only a worker may suffer
+        if key not in self.methods and ours and time.thread_time() < self.deadline:
             self.methods[key] = self._one_epoch(task, split, method).beside(training)
         known = list(self.methods.values()) or [_Cost(1.0, 1.0)]
         factor = self.methods.get(key, _mean(known))
@@ -143,7 +143,7 @@ class _Meter:
             try:
                 counts = methods.unlearn(model, part, method=timed, seed=0, progress=_silent).record.counts
                 gradients = counts.gradient_evaluations
-            except QunlearnError:  # an untrained model may be more than a method can bear
+            except Exception:  # an untrained model may be more than a method can bear; its trial will tell
                 gradients = len(part.train) * epochs
             times.append(_now(task) - start)
         return _Cost(max(times[1] - times[0], 0.0), gradients).times(1 / (share * epochs))
