@@ -78,6 +78,8 @@ def load_model(path: str | os.PathLike[str], *, into: nn.Module | None = None) -
         model = _rebuild(card, state, json_file)
     if card["recipe"] is not None:
         model.recipe = card["recipe"]
+    if card.get("removed_ids"):
+        model.removed_ids = frozenset(card["removed_ids"])  # type: ignore[assignment]
     return model.train(card["training"])
 
 
@@ -90,6 +92,7 @@ def _card(model: nn.Module, factory: str | None) -> dict[str, Any]:
         "dtype": next((str(p.dtype).removeprefix("torch.") for p in model.parameters()), "float32"),
         "factory": factory,
         "recipe": _recipe(model),
+        "removed_ids": sorted(getattr(model, "removed_ids", ())),  # what it was made to forget, request by request
         "training": model.training,
     }
 

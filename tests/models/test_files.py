@@ -51,6 +51,16 @@ def test_round_trip(tmp_path: Path, dtype: torch.dtype, name: str) -> None:
         assert value.dtype == again.state_dict()[key].dtype
 
 
+def test_what_was_removed_is_remembered(tmp_path: Path) -> None:
+    """A later request adds its ids to these, also on a model that comes from a file."""
+    model = some_model()
+    save_model(model, tmp_path / "before")
+    assert not hasattr(load_model(tmp_path / "before"), "removed_ids")
+    model.removed_ids = frozenset({7, 3})  # type: ignore[assignment]
+    save_model(model, tmp_path / "after")
+    assert load_model(tmp_path / "after").removed_ids == frozenset({3, 7})
+
+
 @pytest.mark.parametrize("control", ["twin", "frozen"])
 def test_controls_round_trip_also_after_a_change_of_dtype(tmp_path: Path, control: str) -> None:
     model = HybridClassifier(CIRCUIT, 3, control=control).double()  # type: ignore[arg-type]
