@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from qunlearn.data import Dataset, Split
 from qunlearn.errors import CorruptFileError, InputError, NumericalError
 from qunlearn.models import angle_periods
 from qunlearn.quantum.layer import QuantumLayer
+from qunlearn.training.net import evaluating
 
 SETS = ("forget", "retain", "validation", "test", "holdout")
 STATE_SETS = ("forget", "retain", "test")
@@ -106,7 +106,7 @@ def predict(model: nn.Module, split: Split) -> Predictions:
     sets = {name: getattr(split, name) for name in SETS}
     ids = {name: data.ids.cpu().numpy() for name, data in sets.items()}
     runs: dict[bytes, tuple[npt.NDArray[np.float64], Tensor | None]] = {}
-    with _evaluating(model):
+    with evaluating(model):
         for name, data in sets.items():
             if ids[name].tobytes() not in runs:
                 runs[ids[name].tobytes()] = _run(model, circuit, data, name)
@@ -164,17 +164,6 @@ def _like(model: nn.Module, x: Tensor) -> Tensor:
     if first is None:
         return x
     return x.to(first.device, first.dtype if x.is_floating_point() else x.dtype)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _vector(tensors: Mapping[str, Tensor]) -> npt.NDArray[np.float64]:
