@@ -13,7 +13,7 @@ author = "The qunlearn authors"
 copyright = "The qunlearn authors"
 version = release = installed("qunlearn")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx-mathjax-offline"]
 exclude_patterns = ["_build", "_generated"]
 html_theme = "furo"
 html_title = f"qunlearn {release}"
