@@ -59,7 +59,7 @@ class AdaProb(GradientMethod):
     start_from: Start = hyper("uniform", "start vectors of stage 1", choices=STARTS)
     weights: Literal["equal", "entropy"] = hyper("equal", "w_i: 1, or 1 / entropy of a_i", choices=("equal", "entropy"))
     retain_weight: float = hyper(1.0, "lambda_r", low=0)
-    forget_weight: float = hyper(1.0, "lambda_f", low=0)
+    forget_weight: float = hyper(1.0, "lambda_f", low=0, search=(0.1, 10.0))
 
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
         """Stage 1: the targets ``(forget samples, classes)``."""

@@ -37,7 +37,7 @@ class AdvUniform(GradientMethod):
 
     name: ClassVar[str] = "adv-uniform"
     epsilon: float = hyper(0.1, "length of the step, in the unit of the inputs", low=0)
-    strength: float = hyper(1.0, "lambda, weight of the uniform term", low=0)
+    strength: float = hyper(1.0, "lambda, weight of the uniform term", low=0, search=(0.1, 10.0))
 
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
         """The range of the training inputs."""

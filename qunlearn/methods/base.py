@@ -145,7 +145,9 @@ class GradientMethod(Method):
     """
 
     epochs: int = hyper(5, "passes over the data that drive the method", low=1)
-    learning_rate: float | None = hyper(None, "step size; none takes the recipe's, or 0.001", low=0)
+    learning_rate: float | None = hyper(
+        None, "step size; none takes the recipe's, or 0.001", low=0, search=(0.03, 3.0), of_recipe=True
+    )
     batch_size: int | None = hyper(None, "samples a step; none takes the recipe's, or 32", low=1)
     patience: int | None = hyper(None, "stop after this many epochs without a better one", low=1)
 

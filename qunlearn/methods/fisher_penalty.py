@@ -36,7 +36,7 @@ class FisherPenalty(GradientMethod):
     """
 
     name: ClassVar[str] = "fisher-penalty"
-    strength: float = hyper(10.0, "lambda", low=0)
+    strength: float = hyper(10.0, "lambda", low=0, search=(0.1, 1000.0))
 
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
         """The original weights and their importances."""

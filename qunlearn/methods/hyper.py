@@ -11,14 +11,29 @@ from qunlearn.errors import InputError, UnknownNameError
 
 
 def hyper(
-    default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: Sequence[Any] = ()
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[Any] = (),
+    search: tuple[float, float] | list[Any] | None = None,
+    of_recipe: bool = False,
 ) -> Any:
     """A hyper-parameter: a dataclass field with its meaning and its range, which the base class enforces.
 
-    A default of None allows None.
+    Args:
+        default: its value where none is given; None allows None.
+        doc: its meaning.
+        low: the least value allowed.
+        high: the largest.
+        choices: the values allowed.
+        search: where tuning looks: a pair, the ends of a range above 0 on a log scale; or a list, the values to try.
+            Without it, tuning leaves the default.
+        of_recipe: the ends of that range are multiples of the recipe's value of the same name.
     """
-    metadata = {"doc": doc, "low": low, "high": high, "choices": tuple(choices), "optional": default is None}
-    return field(default=default, metadata=metadata)
+    rule = {"doc": doc, "low": low, "high": high, "choices": tuple(choices), "optional": default is None}
+    return field(default=default, metadata={**rule, "search": search, "of_recipe": of_recipe})
 
 
 def check_hyper(method: str, item: dataclasses.Field[Any], value: Any) -> None:

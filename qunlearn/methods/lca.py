@@ -38,7 +38,7 @@ class LCA(GradientMethod):
     """
 
     name: ClassVar[str] = "lca"
-    beta: float = hyper(1.0, "weight of the complement term", low=0)
+    beta: float = hyper(1.0, "weight of the complement term", low=0, search=(0.1, 10.0))
     replicate: bool = hyper(False, "one wrong label at a time, as in the released code")
 
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:

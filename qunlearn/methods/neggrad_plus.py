@@ -36,7 +36,10 @@ class NegGradPlus(GradientMethod):
 
     name: ClassVar[str] = "neggrad-plus"
     alpha: float | None = hyper(
-        None, "weight of the retain term, 0 to 1; none is 0.95 (crivoi: of the forget term; none is 1)", low=0
+        None,
+        "weight of the retain term, 0 to 1; none is 0.95 (crivoi: of the forget term; none is 1)",
+        low=0,
+        search=[0.8, 0.9, 0.95, 0.98, 0.99, 0.995],
     )
     variant: Literal["kurmanji", "crivoi"] = hyper("kurmanji", "whose form", choices=("kurmanji", "crivoi"))
 

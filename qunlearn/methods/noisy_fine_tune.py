@@ -33,7 +33,7 @@ class NoisyFineTune(GradientMethod):
     """
 
     name: ClassVar[str] = "noisy-fine-tune"
-    sigma: float = hyper(0.05, "standard deviation of the noise on each gradient entry", low=0)
+    sigma: float = hyper(0.05, "standard deviation of the noise on each gradient entry", low=0, search=(0.001, 0.2))
     clip: float = hyper(1.0, "largest global L2 norm C of a batch gradient", low=0)
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:

@@ -48,8 +48,10 @@ class Scrub(GradientMethod):
     name: ClassVar[str] = "scrub"
     epochs: int = hyper(10, "epochs with a min step", low=1)
     max_epochs: int = hyper(3, "how many of them open with a max step", low=0)
-    alpha: float | None = hyper(None, "weight of following the teacher; none is 0.5 (crivoi: 1)", low=0)
-    gamma: float = hyper(1.0, "weight of the task loss", low=0)
+    alpha: float | None = hyper(
+        None, "weight of following the teacher; none is 0.5 (crivoi: 1)", low=0, search=(0.05, 5.0)
+    )
+    gamma: float = hyper(1.0, "weight of the task loss", low=0, search=(0.1, 10.0))
     temperature: float = hyper(2.0, "softens the probabilities", low=0.01)
     rewind: bool = hyper(False, "keep the epoch that matches the validation error")
     beta: float = hyper(1.5, "crivoi: weight of leaving the teacher", low=0)

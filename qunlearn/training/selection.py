@@ -132,6 +132,22 @@ def keep_forgotten(candidates: Sequence[Candidate]) -> int:
     forget loss is nearest to the loss of class-matched validation samples. Ties go to the earliest. Where the
     validation set holds no class of the forget set, neither can be told, and the last eligible is kept.
     """
+    return _by_forgetting(candidates)[0]
+
+
+def keep_setting(untouched: Candidate, candidates: Sequence[Candidate]) -> int:
+    """Of what several settings of a method left, the position of the one that `keep_forgotten` ranks first.
+
+    The untouched model sets how much accuracy may be lost, and is no setting itself. Where every setting loses
+    more, the one that loses least validation accuracy on retained classes; ties go to the first.
+    """
+    ranked = [i - 1 for i in _by_forgetting([untouched, *candidates]) if i > 0]
+    least_loss = max(range(len(candidates)), key=lambda i: _or(candidates[i].validation_accuracy_retained, 0.0))
+    return ranked[0] if ranked else least_loss
+
+
+def _by_forgetting(candidates: Sequence[Candidate]) -> list[int]:
+    """The positions of those that are eligible beside the first, best first; see `keep_forgotten`."""
     floor = _or(candidates[0].validation_accuracy_retained, 0.0) - TOLERANCE - 1e-9
     eligible = [i for i, c in enumerate(candidates) if _or(c.validation_accuracy_retained, 0.0) >= floor]
 
@@ -142,7 +158,7 @@ def keep_forgotten(candidates: Sequence[Candidate]) -> int:
         gap = _gap(c.forget_loss, c.matched_loss)
         return gap, 0.0 if c.matched_loss is not None else -i
 
-    return min(eligible, key=rank)
+    return sorted(eligible, key=rank)
 
 
 def keep_matched_error(candidates: Sequence[Candidate]) -> int:

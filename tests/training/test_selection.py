@@ -21,6 +21,7 @@ from qunlearn.training.selection import (
     keep_last,
     keep_loss,
     keep_matched_error,
+    keep_setting,
 )
 
 CLASSES = ("a", "b", "c")
@@ -145,6 +146,21 @@ NAN, INF = math.nan, math.inf
 )
 def test_rules_keep_the_epoch_that_their_sentence_names(rule: Rule, candidates: list[Candidate], wanted: int) -> None:
     assert rule(candidates) == wanted
+
+
+@pytest.mark.parametrize(
+    ("candidates", "wanted"),
+    [
+        # the first is the untouched model, which is no setting even where it ranks first
+        (subset((1.0, 1.0, 0.90), (0.2, 1.0, 0.90), (0.5, 1.0, 0.89), (1.0, 1.0, 0.80)), 1),
+        (subset((0.1, 1.0, 0.90), (0.7, 1.0, 0.90), (0.7, 1.0, 0.90)), 0),  # ties go to the first
+        (subset((0.1, 1.0, 0.90), (1.0, 1.0, 0.80), (5.0, 1.0, 0.85), (1.0, 1.0, 0.85)), 1),  # none is eligible
+        (deleted((0.9, 0.90), (0.2, 0.89), (0.1, 0.89), (0.1, 0.95), (0.0, 0.5)), 2),
+        (deleted((0.9, 0.90), (0.9, 0.90)), 0),
+    ],
+)
+def test_the_setting_that_is_kept(candidates: list[Candidate], wanted: int) -> None:
+    assert keep_setting(candidates[0], candidates[1:]) == wanted
 
 
 @pytest.mark.parametrize("rule", [keep_loss, keep_accuracy, keep_forgotten, keep_matched_error])
