@@ -8,6 +8,7 @@ import inspect
 
 from qunlearn import methods
 from qunlearn.data import available_datasets
+from qunlearn.methods.search import in_words
 from qunlearn.metrics import METRICS
 from qunlearn.quantum.card import available_cards
 
@@ -66,7 +67,7 @@ def _example(name, cls):
 
 def _hyperparameters(cls):
     rows = [_hyperparameter(field) for field in dataclasses.fields(cls)]
-    return _table(("name", "default", "range", "meaning"), rows) if rows else "None."
+    return _table(("name", "default", "range", "searched by tuning", "meaning"), rows) if rows else "None."
 
 
 def _hyperparameter(field):
@@ -74,7 +75,9 @@ def _hyperparameter(field):
     choices = ", ".join(f"`{choice}`" for choice in rule.get("choices", ()))
     low, high = rule.get("low"), rule.get("high")
     limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-    return f"`{field.name}`", f"`{field.default}`", choices or ", ".join(limits) or "any", rule.get("doc", "")
+    searched = in_words(field) if rule.get("search") is not None else ""
+    allowed = choices or ", ".join(limits) or "any"
+    return f"`{field.name}`", f"`{field.default}`", allowed, searched, rule.get("doc", "")
 
 
 def _methods():

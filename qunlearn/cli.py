@@ -105,7 +105,7 @@ def list_(
     if as_json:
         typer.echo(json.dumps(rows, default=str))
         return
-    columns = [name for name in rows[0] if name != "source"] if rows else []
+    columns = [name for name in rows[0] if name not in ("source", "search")] if rows else []
     _print_table(kind, columns, [[_cell(row[name]) for name in columns] for row in rows])
 
 
@@ -183,8 +183,11 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
     plan, workers = make_plan(config), workers or default_workers(config)
     cost = estimate(plan)
     rows = []
-    for title, kind in (("original models", "original"), ("retrained models", "retrained"), ("trials", "trial")):
+    kinds = {"original": "original models", "retrained": "retrained models", "tuning": "tuning", "trial": "trials"}
+    for kind, title in kinds.items():
         keys = [task.key for task in plan.of(kind)]
+        if not keys and kind == "tuning":
+            continue
         gradients = sum(cost.gradient_evaluations[key] for key in keys)
         rows.append([title, str(len(keys)), f"{gradients:,.0f}", duration(sum(cost.seconds[key] for key in keys))])
     keys = [task.key for task in plan.tasks]

@@ -86,9 +86,11 @@ class TrainingConfig(Section):
 
 
 class TuningConfig(Section):
-    """Search over the methods' hyper-parameters."""
+    """Search over the hyper-parameters that a method's entry in the grid leaves open."""
 
-    budget: Annotated[int, Field(ge=0)] = Field(0, description="settings tried per method, the same for all; 0: none")
+    budget: Annotated[int, Field(ge=0)] = Field(
+        0, description="settings tried per method, the one given first, the same number for all; 0 and 1: no search"
+    )
 
 
 class RunConfig(Section):
@@ -132,6 +134,15 @@ class Settings(Section):
             raise ValueError(
                 "expected no data.original_trains_on in the sound protocol, where the training set trains the "
                 f'original, got {self.data.original_trains_on!r}; set protocol = "published" or remove the key'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _published_is_not_tuned(self) -> Settings:
+        if self.protocol == "published" and self.tuning.budget:
+            raise ValueError(
+                "expected no tuning.budget in the published protocol, whose paper tuned nothing, "
+                f'got {self.tuning.budget}; set protocol = "sound" or remove the key'
             )
         return self
 

@@ -19,6 +19,7 @@ from qunlearn.study.executors import START_UP
 from qunlearn.study.plan import Plan
 from qunlearn.study.prepare import model_of, recipe_of, split_of
 from qunlearn.study.task import Task, canonical
+from qunlearn.study.tuning import settings_of
 from qunlearn.training.train import fit, of_classes
 
 #: Seconds that baselines and report take.
@@ -92,13 +93,16 @@ class _Meter:
     def cost(self, task: Task) -> _Cost:
         """What the task costs one worker."""
         split = split_of(task.settings, task.request, self.folder)
-        if task.kind != "trial":
+        if task.kind in ("original", "retrained"):
             data = split.original if task.kind == "original" else split.retain
             training = task.settings["training"]
             epoch = self._epoch(task, split).times(len(data))
             return epoch.times(expected_epochs(training["epochs"], training["patience"]))
-        evaluation = self._evaluation(task, split)
         assert task.method is not None
+        if task.kind == "tuning":
+            tried = settings_of(task.settings, task.method, task.seed)
+            return self._unlearning(task, split).times(len(tried))
+        evaluation = self._evaluation(task, split)
         if task.method["name"] in ("none", "retrain"):
             return evaluation
         unlearning = self._unlearning(task, split)

@@ -124,7 +124,7 @@ class LocalPool:
                     self._hand_out(pool, waiting, done)
                     if not any(worker.task for worker in pool):
                         if waiting and failed.isdisjoint(waiting[0].needs):
-                            raise QunlearnError(f"expected the models that {waiting[0].key} needs among the tasks")
+                            raise QunlearnError(f"expected what {waiting[0].key} needs among the tasks")
                         continue
                     outcome = self._next(pool, waiting, log)
                     if outcome is not None:
@@ -148,7 +148,7 @@ class LocalPool:
         for task in [task for task in waiting if not failed.isdisjoint(task.needs)]:
             waiting.remove(task)
             needed = next(key for key in task.needs if key in failed)
-            message = f"a model that it needs failed ({needed})"
+            message = f"a task that it needs failed ({needed})"
             self.store.save_failure(task, message, "")
             yield Outcome(task, "failed", message)
 

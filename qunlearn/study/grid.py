@@ -100,6 +100,12 @@ class StudyConfig:
         free = (seed for seed in itertools.count(1000) if seed not in self.seeds)
         return tuple(itertools.islice(free, self.settings.retrained))
 
+    def tuning_seed(self) -> int:
+        """The first seed from 3000 on that nothing reported uses, no split either."""
+        splits = dict(self.axes).get("data.split_seed", (self.settings.data.split_seed,))
+        taken = {*self.seeds, *self.retrained_seeds(), *splits}
+        return next(seed for seed in itertools.count(3000) if seed not in taken)
+
     def to_dict(self) -> dict[str, Any]:
         """The study as JSON data: two studies with equal data have equal results."""
         settings = self.settings.to_dict()

@@ -32,12 +32,14 @@ def listing(kind: str) -> Rows:
 
 def _methods() -> Rows:
     from qunlearn import methods
+    from qunlearn.methods.search import in_words, searched
 
     rows = []
     for name, cls in methods.available().items():
         fields = {item.name: item.default for item in dataclasses.fields(cls)}
         needs = sorted(cls.needs)
-        rows.append({"name": name, "about": _summary(cls), "needs": needs, "hyper-parameters": fields})
+        row = {"name": name, "about": _summary(cls), "needs": needs, "hyper-parameters": fields}
+        rows.append({**row, "search": {item.name: in_words(item) for item in searched(cls)}})
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qunlearn import methods
@@ -15,6 +15,8 @@ from qunlearn.study.names import check_names
 from qunlearn.study.plugins import import_plugins, source_hash
 from qunlearn.study.prepare import circuit_of, data_identity, model_identity, model_of, split_of
 from qunlearn.study.task import Task, hash_of
+from qunlearn.study.tuning import REVISION as TUNING_REVISION
+from qunlearn.study.tuning import is_tuned, settings_of, tuning_request
 from qunlearn.training.loop import REVISION as LOOP_REVISION
 
 FORMAT = 1
@@ -26,7 +28,7 @@ _COLUMNS = {"data.split_seed", "model.circuit", "model.qubits", "model.depth", "
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's tasks, models first; trials stand in the order of the tables."""
+    """A study's tasks: models, then tuning, then trials in the order of the tables."""
 
     study: StudyConfig
     tasks: tuple[Task, ...]
@@ -51,23 +53,21 @@ def make_plan(study: StudyConfig) -> Plan:
     Raises:
         InputError: for a name that isn't known, a circuit that refuses a knob, a request that fits no sample.
     """
-    if study.settings.tuning.budget:
-        raise InputError(
-            f"{study.where('tuning.budget')}: expected a budget of 0, got {study.settings.tuning.budget}: "
-            "no method declares a search space yet; sweep hyper-parameters as entries of `method` instead"
-        )
     import_plugins(str(study.folder), study.settings.plugins.modules)
     check_names(study)
     models: dict[str, Task] = {}
+    tunings: dict[str, Task] = {}
     trials: list[Task] = []
     for cell in study.cells():
         for request in study.requests:
             found = _Cell(study, cell, request)
-            for task in (*found.originals, *found.retrained):
+            for task in found.models():
                 models.setdefault(task.key, task)
+            for task in found.tunings.values():
+                tunings.setdefault(task.key, task)
             trials += found.trials()
     ordered = sorted(models.values(), key=lambda task: task.kind != "original")
-    return Plan(study, (*ordered, *trials))
+    return Plan(study, (*ordered, *tunings.values(), *trials))
 
 
 class _Cell:
@@ -83,6 +83,12 @@ class _Cell:
         self.entanglement = self._entanglement()
         self.originals = [self._model("original", seed) for seed in study.seeds]
         self.retrained = [self._model("retrained", seed) for seed in study.retrained_seeds()]
+        self.tunings = dict(self._tunings()) if is_tuned(self.settings) else {}
+
+    def models(self) -> list[Task]:
+        """Every model that a trial or a tuning of this cell needs."""
+        for_tuning = [self._model("original", self.study.tuning_seed())] if self.tunings else []
+        return [*self.originals, *for_tuning, *self.retrained]
 
     def trials(self) -> Iterator[Task]:
         """The rows of this cell, by method, then by seed."""
@@ -131,8 +137,36 @@ class _Cell:
         key = hash_of({"kind": kind, "identity": self.identity, "sets": sets, "rules": rules, "seed": seed})
         return Task(key, kind, self.settings, self.request, seed)
 
+    def _tunings(self) -> Iterator[tuple[str, Task]]:
+        """The tuning of every method that has something to search, by label."""
+        original = self._model("original", self.study.tuning_seed())
+        request = tuning_request(self.split, self.study.requests, original.seed)
+        sets = split_of(self.settings, request, str(self.study.folder)).sets()
+        shared = {
+            "kind": "tuning",
+            "identity": self.identity,
+            "sets": {name: data_identity(sets[name]) for name in ("forget", "retain", "validation")},
+            "models": [original.key],
+            "rules": {"protocol": self.split.protocol, "loop": LOOP_REVISION, "tuning": TUNING_REVISION},
+            "seed": original.seed,
+        }
+        label = ForgetRequest.from_config(request).label
+        for choice in self.study.methods:
+            config = choice.to_config()
+            tried = settings_of(self.settings, config, original.seed)
+            if len(tried) == 1:
+                continue
+            own = {
+                "name": choice.name,
+                "revision": tried[0].revision,
+                "tried": [one.hyperparameters() for one in tried],
+            }
+            row = {**self._row(choice, original.seed), "request": label}
+            task = replace(original, key=hash_of({**shared, "method": own}), kind="tuning", request=request)
+            yield choice.label, replace(task, original=original.key, method=config, row=row)
+
     def _trial(self, choice: MethodChoice, seed: int, original: str, retrained: tuple[str, ...]) -> Task:
-        method = methods.get(choice.to_config())
+        method, tuning = methods.get(choice.to_config()), self.tunings.get(choice.label)
         determined = {
             "kind": "trial",
             "identity": self.identity,
@@ -143,10 +177,13 @@ class _Cell:
             "rules": {"protocol": self.split.protocol, "loop": LOOP_REVISION, "trial": REVISION},
             "seed": seed,
         }
-        row = self._row(choice, seed)
+        if tuning is not None:
+            determined["tuning"] = tuning.key
+        row, config = self._row(choice, seed), choice.to_config()
         key = hash_of({**determined, "row": row})
         row = {"study": row["study"], "trial": key, **row}
-        return Task(key, "trial", self.settings, self.request, seed, original, retrained, choice.to_config(), row)
+        chosen_by = tuning.key if tuning else None
+        return Task(key, "trial", self.settings, self.request, seed, original, retrained, config, row, chosen_by)
 
     def _row(self, choice: MethodChoice, seed: int) -> dict[str, Any]:
         data, model = self.settings["data"], self.settings["model"]

@@ -73,6 +73,12 @@ class Study:
         """The finished trials in the order of the tables."""
         return [task for task in self.trials if self.is_done(task)]
 
+    def tunings(self) -> list[dict[str, Any]]:
+        """The records of the finished tunings, each with its ``row``: what was tried, and what was chosen."""
+        tasks = [task for task in self.tasks if task.kind == "tuning" and self.is_done(task)]
+        found = [self.store.result("tuning", task.key) for task in tasks]
+        return [{"key": one["key"], "row": one["row"], **one["record"]} for one in found]
+
     def table(self) -> DataFrame:
         """One row a finished trial in the order of the plan: what identifies it, figures, counts.
 
@@ -84,7 +90,7 @@ class Study:
         from qunlearn.training.counting import Counts
 
         rows = [self.store.result("trial", task.key)["row"] for task in self.done()]
-        counts = set(Counts.__dataclass_fields__)
+        counts = {*Counts.__dataclass_fields__, "tuning_gradient_evaluations"}
         names = dict.fromkeys(name for row in rows for name in row)  # requests differ in what can be measured
         table = pd.DataFrame(rows, columns=sorted(names, key=lambda name: name in counts))
         empty = [name for name in table.columns if table[name].isna().all()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from qunlearn.errors import CorruptFileError, InputError
 from qunlearn.study.baselines import baselines
@@ -15,7 +15,7 @@ from qunlearn.study.grid import StudyConfig
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.progress import StudyProgress, duration
 from qunlearn.study.store import Store, read_json, write_atomic
-from qunlearn.study.task import Task, json_text
+from qunlearn.study.task import Kind, Task, json_text
 
 Say = Callable[[str], None]
 
@@ -90,12 +90,15 @@ def refuse_other_study(store: Store, study: StudyConfig) -> None:
 
 def summary(plan: Plan, left: list[Task], cost: Estimate, workers: int) -> str:
     """A sentence on what is about to be done, and what it costs."""
-    counts = {kind: sum(task.kind == kind for task in left) for kind in ("original", "retrained", "trial")}
+    counts = {kind: sum(task.kind == kind for task in left) for kind in get_args(Kind)}
     gradients = sum(cost.gradient_evaluations[task.key] for task in left)
     seconds = cost.wall([task.key for task in left], workers)
     finished = len(plan.tasks) - len(left)
+    budget = plan.study.settings.tuning.budget
+    tunings = f"{counts['tuning']} tunings of {budget} settings each, " if counts["tuning"] else ""
     return (
         f"{plan.study.name}: {counts['original']} original and {counts['retrained']} retrained models, "
+        f"{tunings}"
         f"{counts['trial']} trials on {workers} worker{'s' if workers > 1 else ''}"
         f"{f' ({finished} tasks are done already)' if finished else ''}; "
         f"about {gradients:,.0f} gradient evaluations, {duration(seconds)}"

@@ -1,7 +1,7 @@
 """The results folder of a study: written atomically, checked by hashes when read.
 
-``runs/NAME/``: ``study.toml``, ``plan.json``, ``models/KEY/`` (originals and retrained models), ``trials/KEY/``,
-``failed/KEY.json``, ``report/``. A unit's folder appears whole, by a rename, or not at all.
+``runs/NAME/``: ``study.toml``, ``plan.json``, ``models/KEY/`` (originals and retrained models), ``tuning/KEY/``,
+``trials/KEY/``, ``failed/KEY.json``, ``report/``. A unit's folder appears whole, by a rename, or not at all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Store:
 
     def folder(self, kind: Kind, key: str) -> Path:
         """Where the files of a unit lie, or will lie."""
-        return self.root / ("trials" if kind == "trial" else "models") / key
+        return self.root / {"trial": "trials", "tuning": "tuning"}.get(kind, "models") / key
 
     def failure(self, key: str) -> Path:
         """Where the report of a failed unit lies, or will lie."""

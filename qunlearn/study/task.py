@@ -1,4 +1,4 @@
-"""One unit of work of a study: a model to train, or a trial to run."""
+"""One unit of work of a study: a model to train, a method to tune, or a trial to run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["original", "retrained", "trial"]
+Kind = Literal["original", "retrained", "tuning", "trial"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Task:
         settings: the cell of the grid, as `Settings.to_dict` gives it.
         request: the forget request; of an original under the sound protocol any one that shares it.
         seed: of initialisation, order and method.
-        original: key of the original model that a trial starts from.
+        original: key of the original model that a trial or a tuning starts from.
         retrained: keys of the retrained models that a trial is compared with.
-        method: name and hyper-parameters.
+        method: name and hyper-parameters, as the study file gives them.
         row: the identifying columns of the record.
+        tuning: key of the tuning whose choice a trial uses.
     """
 
     key: str
@@ -35,16 +36,18 @@ class Task:
     retrained: tuple[str, ...] = ()
     method: dict[str, Any] | None = None
     row: dict[str, Any] = field(default_factory=dict)
+    tuning: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Keys of the models that must be there first."""
-        return (*([self.original] if self.original else []), *self.retrained)
+        """Keys of the tasks that must be done first."""
+        return (*(key for key in (self.original, self.tuning) if key), *self.retrained)
 
     @property
     def title(self) -> str:
         """A few words for messages."""
-        what = f"{self.row['method']} on {self.row['request']}" if self.kind == "trial" else f"{self.kind} model"
+        what = f"{self.row['method']} on {self.row['request']}" if self.row else f"{self.kind} model"
+        what = f"tuning of {what}" if self.kind == "tuning" else what
         return f"{what}, split {self.settings['data']['split_seed']}, seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a worker does with one task: train a model, or unlearn and evaluate."""
+"""What a worker does with one task: train a model, tune a method, or unlearn and evaluate."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from qunlearn.models import load_model, save_model
 from qunlearn.study.prepare import model_of, split_of
 from qunlearn.study.store import Store
 from qunlearn.study.task import Kind, Task, canonical
+from qunlearn.study.tuning import is_tuned, settings_of, tune
 from qunlearn.training.counting import Counts
 from qunlearn.training.recipe import recipe_of
 from qunlearn.training.train import fit, refit, required_recipe
@@ -42,7 +43,10 @@ def run_task(task: Task, store: Store, folder: str) -> None:
     """
     start = time.perf_counter()
     split = split_of(task.settings, task.request, folder)
-    outcome = _run_trial(task, split, store, folder) if task.kind == "trial" else _train(task, split)
+    if task.kind == "trial":
+        outcome = _run_trial(task, split, store, folder)
+    else:
+        outcome = _run_tuning(task, split, store) if task.kind == "tuning" else _train(task, split)
     total = time.perf_counter() - start
     store.save(task, outcome.content, {"seconds": outcome.seconds, "total_seconds": total}, outcome.write)
 
@@ -83,6 +87,17 @@ def _train(task: Task, split: Split) -> _Outcome:
     return _Outcome(content, seconds, write)
 
 
+def _run_tuning(task: Task, split: Split, store: Store) -> _Outcome:
+    assert task.original is not None
+    assert task.method is not None
+    model = restore(task.settings, "original", task.original, split, store)
+    tried = settings_of(task.settings, task.method, task.seed)
+    start = time.perf_counter()
+    record = tune(model, split, tried, task.seed)
+    seconds = time.perf_counter() - start
+    return _Outcome({"config": task.settings, "row": task.row, "record": record}, seconds, lambda folder: None)
+
+
 def _run_trial(task: Task, split: Split, store: Store, folder: str) -> _Outcome:
     assert task.original is not None
     assert task.method is not None
@@ -95,10 +110,15 @@ def _run_trial(task: Task, split: Split, store: Store, folder: str) -> _Outcome:
         record = {"method": "retrain", **store.result("retrained", key)["record"]}
         return _outcome(task, figures, record, store.seconds("retrained", key), None)
     model = restore(task.settings, "original", task.original, split, store)
-    unlearned = unlearn(model, split, method=task.method, seed=task.seed, progress=_silent)
+    tuned = store.result("tuning", task.tuning)["record"] if task.tuning else {"hyperparameters": {}, "searched": []}
+    method = {**task.method, **tuned["hyperparameters"]}
+    unlearned = unlearn(model, split, method=method, seed=task.seed, progress=_silent)
     figures = evaluate(unlearned.model, split, original=original, retrained=retrained)
     record = unlearned.record.to_dict()
     seconds = record.pop("seconds")
+    if task.tuning:
+        chosen = {name: tuned["hyperparameters"][name] for name in tuned["searched"]}
+        record["tuning"] = {"key": task.tuning, "hyperparameters": chosen, "counts": tuned["counts"]}
     changed = unlearned.model if kept_as(task)[0] == "trial" else None
     return _outcome(task, figures, record, seconds, changed)
 
@@ -108,6 +128,9 @@ def _outcome(
 ) -> _Outcome:
     """The row and the record; the model only if it is not one of those kept already."""
     counts = {name: record["counts"][name] for name in Counts.__dataclass_fields__}
+    if is_tuned(task.settings):
+        tuning = record["tuning"]["counts"] if task.tuning else vars(Counts())
+        counts["tuning_gradient_evaluations"] = tuning["gradient_evaluations"]
     content = {"config": task.settings, "row": {**task.row, **figures, **counts}, "record": record}
     return _Outcome(content, seconds, functools.partial(_save_model, task, model))
 

@@ -38,6 +38,8 @@ def gather(study_dir: str | Path) -> Material:
         baselines=study.baselines,
         versions=_versions(),
         missing=len(study.trials) - done - len(study.failed),
+        budget=int(study.config["tuning"]["budget"]),
+        tunings=study.tunings(),
     )
 
 

@@ -32,6 +32,8 @@ class Material:
         baselines: rows such as ``{"model": "logistic regression", "accuracy_test": 0.95}``.
         versions: name to version, of what ran the study.
         missing: how many planned trials are not there yet.
+        budget: how many settings were tried per method; 0 and 1 are no search.
+        tunings: the records of the tunings, with the columns that identify each as ``row``.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Material:
     baselines: Sequence[Mapping[str, Any]] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: int = 0
+    budget: int = 0
+    tunings: Sequence[Mapping[str, Any]] = ()
 
     @property
     def measures(self) -> list[str]:

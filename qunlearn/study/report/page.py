@@ -110,6 +110,7 @@ def render(material: Material, found: Sequence[View], plates: Sequence[Plate]) -
         counted=counted(material),
         facts=_facts(material),
         baselines=_baselines(material),
+        tunings=_tunings(material),
     )
 
 
@@ -219,6 +220,28 @@ def inline(picture: Picture, prefix: str) -> Markup:
         svg = svg.replace(colour, f"var(--{name})")
     head = f'<svg role="img" aria-label="{escape(picture.alt)}"'
     return Markup(re.sub(r'^<svg width="[^"]*" height="[^"]*"', lambda _: head, svg.strip(), count=1))
+
+
+def _tunings(material: Material) -> tuple[list[str], list[list[str]]]:
+    """Column names and printed rows of the settings that tuning chose."""
+    axes = [
+        axis
+        for axis in (*material.axes, "split_seed")
+        if axis not in ("request", "method") and len({str(one["row"].get(axis)) for one in material.tunings}) > 1
+    ]
+    rows = []
+    for one in material.tunings:
+        chosen = ", ".join(f"{name} = {_setting(one['hyperparameters'][name])}" for name in one["searched"])
+        where = [str(one["row"].get(axis)) for axis in axes]
+        place = f"{one['chosen'] + 1} of {len(one['settings'])}"
+        rows.append([one["row"]["method"], *where, one["row"]["request"], chosen, place])
+    heads = [axis.rsplit(".", 1)[-1].replace("_", " ") for axis in axes]
+    return ["method", *heads, "tuned on", "chosen", "setting"], rows
+
+
+def _setting(value: object) -> str:
+    """A hyper-parameter as printed."""
+    return "by default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _baselines(material: Material) -> tuple[list[str], list[list[str]]]:

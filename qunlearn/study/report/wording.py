@@ -87,7 +87,7 @@ FAMILIES = (
     ("Traces of membership", ("membership", "entropy")),
     ("Scores", ("tow", "uqi")),
     ("Weights and states", ("weight_distance", "state_fidelity")),
-    ("Cost", ("gradient_evaluations", "circuit_evaluations", "hardware_circuits", "epochs", "seconds")),
+    ("Cost", ("gradient_evaluations", "circuit_evaluations", "hardware_circuits", "epochs", "seconds", "tuning_")),
 )
 _LETTERS = ("kl", "js", "uqi")
 _COUNTS = FAMILIES[-1][1]
