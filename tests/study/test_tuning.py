@@ -204,21 +204,15 @@ def test_table_of_a_tuned_study(root: Path) -> None:
     assert (table.loc[~tuned, "tuning_gradient_evaluations"] == 0).all()
 
 
-def test_one_worker_gives_the_same_bytes(root: Path, file: Path, tmp_path: Path) -> None:
-    assert runner.run_study(read_study(file), tmp_path / "one", workers=1, say=lambda line: None).failed == 0
-    assert bytes_of(tmp_path / "one") == bytes_of(root)
-
-
-def test_a_lost_tuning_is_made_again(root: Path, file: Path, tmp_path: Path) -> None:
+def test_lost_tunings_are_made_again_by_one_worker_with_the_same_bytes(root: Path, file: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(root, tmp_path / "tuned"))
     plan = make_plan(read_study(file))
-    lost = plan.of("tuning")[1]
-    user = next(task for task in plan.of("trial") if task.tuning == lost.key)
-    for task in (lost, user):
+    lost = [*plan.of("tuning"), *plan.of("trial")[1:]]
+    for task in lost:
         shutil.rmtree(Store(copied).folder(task.kind, task.key))
     said: list[str] = []
     assert runner.run_study(read_study(file), copied, workers=1, say=said.append).failed == 0
-    assert "1 tunings of 3 settings each, 1 trials on 1 worker (25 tasks are done already)" in said[0]
+    assert "4 tunings of 3 settings each, 15 trials on 1 worker (8 tasks are done already)" in said[0]
     assert bytes_of(copied) == bytes_of(root)
 
 
