@@ -20,7 +20,8 @@ from qunlearn.training.phases import Batch, Memo, Phase
 
 Start = Literal["uniform", "dirichlet", "uniform01", "masked", "confusion"]
 STARTS = ("uniform", "dirichlet", "uniform01", "masked", "confusion")
-FLOOR = 1e-8  # of start probabilities, so that every class can be reached; and of entropies as weights
+FLOOR = 1e-8  # of start probabilities, so that every class can be reached
+LEAST_ENTROPY = 1e-3  # of a start vector in nats, so that its weight stays finite
 
 
 @register
@@ -67,7 +68,7 @@ class AdaProb(GradientMethod):
         forgotten = torch.softmax(net.logits(task.forget.x).double(), 1)
         marginal = class_distribution(retained, without=task.forgotten_classes)
         start = self._start_vectors(forgotten, task, retained, generator)
-        weights = 1 / _entropy(start).clamp(min=FLOOR) if self.weights == "entropy" else None
+        weights = 1 / _entropy(start).clamp(min=LEAST_ENTROPY) if self.weights == "entropy" else None
         targets = pseudo_probabilities(start, len(start) * marginal, weights)
         return {"targets": targets.to(task.forget.x.dtype)}
 
@@ -113,7 +114,7 @@ def pseudo_probabilities(
     .. math:: m_{ik} = a_{ik} e^{-\nu_k / w_i} \Big/ \sum_l a_{il} e^{-\nu_l / w_i}
 
     The multipliers nu minimise the convex dual ``sum_i w_i ln sum_k a_ik exp(-nu_k / w_i) + sum_k nu_k c_k``, by
-    Newton steps halved until the dual falls. Adding a constant to nu changes nothing, so the last is held at 0.
+    damped Newton steps. Adding a constant to nu changes nothing, so the last is held at 0.
 
     Args:
         start: a, ``(n, classes)``, positive wherever a total is; rows sum to 1.
@@ -143,7 +144,7 @@ def pseudo_probabilities(
 
 def _newton(log_a: Tensor, c: Tensor, w: Tensor, tolerance: float, steps: int) -> Tensor:
     """The rows ``(n, classes)`` at the minimum of the dual; all totals are positive."""
-    nu = torch.zeros_like(c)
+    nu, damping = torch.zeros_like(c), 1e-6
     for _ in range(steps):
         rows = torch.softmax(log_a - nu / w[:, None], 1)
         excess = rows.sum(0) - c  # minus the dual's gradient
@@ -151,9 +152,8 @@ def _newton(log_a: Tensor, c: Tensor, w: Tensor, tolerance: float, steps: int) -
             return rows
         scaled = rows / w[:, None]
         hessian = torch.diag(scaled.sum(0)) - rows.T @ scaled
-        direction = torch.zeros_like(c)
-        direction[:-1] = torch.linalg.solve(_damped(hessian[:-1, :-1]), excess[:-1])
-        nu = _line_search(log_a, c, w, nu, direction, float(excess @ direction))
+        step, damping = _damped_step(log_a, c, w, nu, excess, hessian, damping)
+        nu = nu + step
     rows = torch.softmax(log_a - nu / w[:, None], 1)
     error = float((rows.sum(0) - c).abs().max())
     if error > 1e-6 * len(rows):
@@ -161,23 +161,26 @@ def _newton(log_a: Tensor, c: Tensor, w: Tensor, tolerance: float, steps: int) -
     return rows
 
 
-def _damped(hessian: Tensor) -> Tensor:
-    """The Hessian made safely invertible where classes hardly exchange anything."""
-    return hessian + 1e-13 * hessian.diagonal().max() * torch.eye(
-        len(hessian), dtype=hessian.dtype, device=hessian.device
-    )
+def _damped_step(
+    log_a: Tensor, c: Tensor, w: Tensor, nu: Tensor, excess: Tensor, hessian: Tensor, damping: float
+) -> tuple[Tensor, float]:
+    """A Newton step, damped (Levenberg-Marquardt) until the dual falls, and the damping to begin the next with.
 
-
-def _line_search(log_a: Tensor, c: Tensor, w: Tensor, nu: Tensor, direction: Tensor, slope: float) -> Tensor:
-    """The first of nu + direction, nu + direction / 2, ... at which the dual falls enough (Armijo)."""
+    Rows that are nearly one-hot leave the dual almost flat, where undamped steps overshoot.
+    """
 
     def dual(at: Tensor) -> float:
         return float((w * torch.logsumexp(log_a - at / w[:, None], 1)).sum() + at @ c)
 
-    here, length = dual(nu), 1.0
-    while length > 1e-10 and dual(nu + length * direction) > here - 1e-4 * length * slope + 1e-12 * abs(here):
-        length /= 2
-    return nu + length * direction
+    here, unit = dual(nu), torch.eye(len(c) - 1, dtype=c.dtype, device=c.device)
+    step = torch.zeros_like(c)
+    for _ in range(60):
+        step[:-1] = torch.linalg.solve(hessian[:-1, :-1] + damping * unit, excess[:-1])
+        expected = float(excess @ step - step @ hessian @ step / 2)
+        if dual(nu + step) <= here - 1e-4 * expected + 1e-13 * abs(here):
+            return step, max(damping / 8, 1e-14)
+        damping *= 8
+    return torch.zeros_like(c), damping
 
 
 def _confusion(probabilities: Tensor) -> Tensor:

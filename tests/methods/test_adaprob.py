@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qunlearn.errors import InputError
 from qunlearn.methods import get
-from qunlearn.methods.adaprob import STARTS, AdaProb, class_distribution, pseudo_probabilities
+from qunlearn.methods.adaprob import FLOOR, LEAST_ENTROPY, STARTS, AdaProb, class_distribution, pseudo_probabilities
 from qunlearn.training.net import Net
 from tests.methods.cases import make_task, plain_model
 
@@ -48,6 +48,29 @@ def test_rows_and_columns_sum_as_asked(rows: int, classes: int, seed: int, entro
     assert torch.allclose(found.sum(1), torch.ones(rows, dtype=torch.float64), atol=1e-10)
     assert torch.allclose(found.sum(0), totals, atol=1e-10 * rows)
     assert bool((found >= 0).all())
+
+
+@given(
+    rows=st.integers(1, 200),
+    classes=st.integers(2, 10),
+    seed=st.integers(0, 999),
+    confidence=st.sampled_from([1, 20, 60]),
+    masked=st.booleans(),
+    weighted=st.booleans(),
+)
+def test_starts_that_are_nearly_one_hot_are_solved_too(
+    rows: int, classes: int, seed: int, confidence: int, masked: bool, weighted: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    start = torch.softmax(torch.as_tensor(confidence * rng.normal(size=(rows, classes))), 1)
+    if masked:
+        start = start.scatter(1, start.argmax(1)[:, None], 0.0)
+    start = start.clamp(min=FLOOR) / start.clamp(min=FLOOR).sum(1, keepdim=True)
+    weights = 1 / (-torch.xlogy(start, start).sum(1)).clamp(min=LEAST_ENTROPY) if weighted else None
+    totals = rows * torch.as_tensor(rng.dirichlet(np.full(classes, rng.choice([0.3, 1, 10])))).clamp(min=1e-9)
+    totals = rows * totals / totals.sum()
+    found = pseudo_probabilities(start, totals, weights)
+    assert torch.allclose(found.sum(0), totals, atol=1e-10 * rows)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
