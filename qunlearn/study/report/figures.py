@@ -79,7 +79,7 @@ def _joined(panels: Sequence[Panel]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, len(panels))
+    columns = min(_COLUMNS, len(panels)) if len(panels) != 3 else 3  # three in a row leave no gap
     rows = -(-len(panels) // columns)
     height = max(panel.height for panel in panels)
     figure = Figure(figsize=(_PANEL[0] * columns, height * rows), layout="constrained")
