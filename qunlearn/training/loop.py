@@ -107,10 +107,10 @@ class _Run:
         self.optimizer: torch.optim.Optimizer | None = None
 
     def __call__(self, phases: Sequence[Phase]) -> Outcome:
-        self.net.module.train()
         total, done = sum(phase.epochs for phase in phases), 0
         for phase in phases:
             self._choose_parameters(phase)
+            self._hold_statistics()
             for _ in range(phase.epochs):
                 self._epoch(phase, done + 1)
                 done += 1
@@ -133,6 +133,14 @@ class _Run:
         self.net.parameters.update(self.moving)
         self.net.differentiated = frozenset(names)
         self.optimizer = self.recipe.make_optimizer(self.moving.values()) if names else None
+
+    def _hold_statistics(self) -> None:
+        """Norm layers whose parameters all stand still keep their running statistics, too: frozen is frozen."""
+        self.net.module.train()
+        for path, part in self.net.module.named_modules():
+            own = [f"{path}.{name}".lstrip(".") for name, _ in part.named_parameters(recurse=False)]
+            if isinstance(part, nn.modules.batchnorm._NormBase) and own and not self.moving.keys() & set(own):
+                part.eval()
 
     def _epoch(self, phase: Phase, number: int) -> None:
         if phase.refresh is not None:

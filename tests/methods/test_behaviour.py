@@ -161,6 +161,20 @@ def test_frozen_parameters_are_bit_identical(name: str, variant: str, moving: st
     assert changed == names
 
 
+@pytest.mark.parametrize("name", ["cf-k", "eu-k"])
+def test_norm_layers_of_frozen_stages_keep_their_running_statistics(name: str, task: Task) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        parts = [nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ELU(), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ELU()]
+        model = nn.Sequential(*parts, nn.Linear(8, 3)).double()
+    for k, moving in ((1, ()), (2, ("4.running_mean", "4.running_var", "4.num_batches_tracked"))):
+        result = unlearned(method(name, k=k, epochs=3), model, task)
+        changed = {key for key, value in result.named_buffers() if not torch.equal(value, model.get_buffer(key))}
+        assert changed == set(moving)
+    whole = unlearned(method("fine-tune", epochs=3), model, task)
+    assert all(not torch.equal(value, model.get_buffer(key)) for key, value in whole.named_buffers())
+
+
 def test_cf_k_descends_on_the_retain_set(memorised: nn.Module, task: Task) -> None:
     result = unlearned(method("cf-k", epochs=40, learning_rate=0.01), memorised, task)
     assert loss(result, task.retain) < loss(memorised, task.retain)
