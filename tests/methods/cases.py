@@ -45,3 +45,15 @@ def hybrid_model(seed: int = 0) -> HybridClassifier:
     circuit = load_circuit("ring-cz", qubits=4, depth=2)
     generator = torch.Generator().manual_seed(seed)
     return HybridClassifier(circuit, 3, dtype=torch.float64, generator=generator)
+
+
+class Ignoring(nn.Module):
+    """Reads a second dictionary of its weights, as PennyLane's TorchLayer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(4, 3, dtype=torch.float64))
+        self.second = {"w": self.w}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.second["w"]

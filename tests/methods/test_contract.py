@@ -19,7 +19,7 @@ from qunlearn.errors import InputError, NumericalError, UnknownNameError, Unsupp
 from qunlearn.methods import GradientMethod, Method, Task, available, get
 from qunlearn.methods.base import fingerprint
 from qunlearn.training.loop import DivergedError
-from tests.methods.cases import blobs, hybrid_model, make_task, plain_model
+from tests.methods.cases import Ignoring, blobs, hybrid_model, make_task, plain_model
 
 NAMES = list(available())
 GRADIENT = [name for name, cls in available().items() if issubclass(cls, GradientMethod)]
@@ -162,18 +162,6 @@ def test_divergence_is_an_error_that_holds_the_last_good_state(name: str) -> Non
     assert isinstance(caught.value, NumericalError)
     assert set(caught.value.last_good) == set(model.state_dict())
     assert all(t.isfinite().all() for t in caught.value.last_good.values())
-
-
-class Ignoring(nn.Module):
-    """Like PennyLane's TorchLayer: forward reads a second dictionary of its weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
-        self.second = {"w": self.w}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.second["w"]
 
 
 @pytest.mark.parametrize("name", GRADIENT)

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from qunlearn.errors import InputError, UnsupportedError
 from qunlearn.quantum import QuantumLayer, load_circuit
 from qunlearn.training.net import Net, check_functional, evaluating
-from tests.methods.cases import hybrid_model, plain_model
+from tests.methods.cases import Ignoring, hybrid_model, plain_model
 from tests.training.cases import deep_hybrid, entropy_of, norm_model, samples
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -176,18 +176,6 @@ def test_another_point_shares_counts_and_leaves_this_one() -> None:
     assert torch.allclose(zero(x), net.parameters["2.bias"].expand(5, 3))
     assert not torch.allclose(net(x), zero(x))
     assert zero.counts is net.counts
-
-
-class Ignoring(nn.Module):
-    """Reads a second dictionary of its weights, as PennyLane's TorchLayer does."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(4, 3, dtype=torch.float64))
-        self.second = {"w": self.w}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.second["w"]
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
@@ -21,7 +21,7 @@ from qunlearn.models import HybridClassifier, reinitialise
 from qunlearn.quantum import load_circuit
 from qunlearn.training import Recipe, retrain, train
 from qunlearn.training.train import fit, of_classes
-from tests.methods.cases import blobs, hybrid_model, plain_model
+from tests.methods.cases import Ignoring, blobs, hybrid_model, plain_model
 from tests.training.cases import deep_hybrid, norm_model
 
 X, Y = blobs(0, 33)
@@ -126,16 +126,6 @@ def test_data_fitted_parts_are_fitted_on_the_training_inputs() -> None:
     by_hand = copy.deepcopy(model).fit(X)
     for name, buffer in by_hand.named_buffers():
         assert torch.equal(trained.get_buffer(name), buffer), name
-
-
-class Ignoring(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.ones(4, 3, dtype=torch.float64))
-        self.second = {"w": self.w}
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.second["w"]
 
 
 @pytest.mark.parametrize(
