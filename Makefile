@@ -1,8 +1,8 @@
 # Two commands: `make study` runs a real unlearning study, `make test` runs the checks and the tests.
 # Both set up .venv by themselves. PYTHON names another interpreter; VENV another place.
 #
-# pip takes torch from the package index. A CPU-only build on Linux saves 2 GB of downloads:
-#   make study PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# pip takes torch from the package index that it is set to. On Linux a CPU-only build saves 2 GB of downloads: put it
+# into .venv before, or name PyTorch's own index of CPU builds in PIP_EXTRA_INDEX_URL.
 
 VENV := .venv
 LOCK := requirements.lock
