@@ -84,6 +84,22 @@ class Method(ABC):
         record = self._record(task, work, seed, seconds, parent, removed)
         return Unlearned(result.eval(), record)
 
+    @final
+    def together(
+        self, models: Sequence[nn.Module], task: Task, *, seeds: Sequence[int], progress: Progress | None = None
+    ) -> list[Unlearned | NumericalError]:
+        """Unlearns the task's forget set from copies of several models of one architecture, a seed each.
+
+        Where a method diverges, the error stands in the model's place.
+        """
+        found: list[Unlearned | NumericalError] = []
+        for model, seed in zip(models, seeds, strict=True):
+            try:
+                found.append(self(model, task, seed=seed, progress=progress))
+            except NumericalError as error:
+                found.append(error)
+        return found
+
     def _record(
         self, task: Task, work: Work, seed: int, seconds: float, parent: str, removed: frozenset[int]
     ) -> Record:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from qunlearn.data import Dataset, ForgetRequest, Split, as_dataset, count_duplicates
-from qunlearn.errors import InputError
+from qunlearn.errors import InputError, NumericalError
 from qunlearn.methods.base import Method
 from qunlearn.methods.registry import get
 from qunlearn.methods.task import Task, Unlearned
@@ -66,6 +67,25 @@ def unlearn(
         progress = None if progress else (lambda done, total, known: None)
     with shown(progress, chosen.name) as report:
         return chosen(model, task, seed=seed, progress=report)
+
+
+def unlearn_all(
+    models: Sequence[nn.Module],
+    split: Split,
+    *,
+    method: str | dict[str, Any] | Method = "adaprob",
+    seeds: Sequence[int],
+    progress: Report | None = None,
+) -> list[Unlearned | NumericalError]:
+    """`unlearn` for several models of one architecture and recipe, a seed each, by one method on one split.
+
+    Where a method diverges, the error stands in the model's place.
+    """
+    chosen = get(method)
+    if not models:
+        return []
+    with shown(progress, chosen.name) as report:
+        return chosen.together(models, task_of(split, models[0]), seeds=seeds, progress=report)
 
 
 def task_of(split: Split, model: nn.Module, *, recipe: Recipe | None = None, trace: Any = None) -> Task:

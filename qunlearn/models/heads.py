@@ -11,6 +11,7 @@ from collections import OrderedDict
 from torch import nn
 
 from qunlearn.errors import InputError, UnknownNameError
+from qunlearn.models.dropout import Dropout
 
 HEADS = ("shallow", "deep", "linear")
 
@@ -27,7 +28,7 @@ def deep_head(observables: int, classes: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         fc1=nn.Linear(observables, 32), norm1=nn.BatchNorm1d(32), act1=nn.ELU(),
         fc2=nn.Linear(32, 32), norm2=nn.BatchNorm1d(32), act2=nn.ELU(),
-        fc3=nn.Linear(32, 16), act3=nn.ELU(), dropout=nn.Dropout(0.2),
+        fc3=nn.Linear(32, 16), act3=nn.ELU(), dropout=Dropout(0.2),
         fc4=nn.Linear(16, classes),
     )  # fmt: skip
     return nn.Sequential(layers)

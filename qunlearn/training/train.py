@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qunlearn.data import Dataset, Split, as_dataset
-from qunlearn.errors import InputError
+from qunlearn.errors import InputError, NumericalError
 from qunlearn.models import reinitialise
 from qunlearn.training.counting import Counts
 from qunlearn.training.loop import Progress, no_samples, run_phases, samples_of
@@ -20,6 +21,8 @@ from qunlearn.training.progress import shown
 from qunlearn.training.recipe import Keep, Recipe, recipe_of
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_last, keep_loss
+
+T = TypeVar("T")
 
 RULES: dict[Keep, Rule] = {"loss": keep_loss, "accuracy": keep_accuracy, "last": keep_last}
 
@@ -106,6 +109,29 @@ def fit(
     return trained, net.counts
 
 
+def fit_all(
+    models: Sequence[nn.Module],
+    data: Any,
+    validation: Any,
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+) -> list[tuple[nn.Module, Counts] | NumericalError]:
+    """`fit` for several models of one architecture, a seed each; the error stands in a model's place if it diverges."""
+    return [
+        _or_error(fit, model, data, validation, recipe, seed=seed, progress=progress)
+        for model, seed in zip(models, seeds, strict=True)
+    ]
+
+
+def _or_error(function: Callable[..., T], *args: Any, **settings: Any) -> T | NumericalError:
+    try:
+        return function(*args, **settings)
+    except NumericalError as error:
+        return error
+
+
 def retrain(original: nn.Module, split: Split, *, seed: int, progress: Progress | bool | None = None) -> nn.Module:
     """A model trained from a fresh initialisation on the retain set, by the original's recipe.
 
@@ -130,6 +156,15 @@ def refit(
     validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
     recipe = required_recipe(original)
     return fit(reinitialise(original, seed), split.retain, validation, recipe, seed=seed, progress=progress)
+
+
+def refit_all(
+    models: Sequence[nn.Module], split: Split, *, seeds: Sequence[int], progress: Progress | None = None
+) -> list[tuple[nn.Module, Counts] | NumericalError]:
+    """`refit` for several originals of one architecture and recipe, a seed each; see `fit_all`."""
+    return [
+        _or_error(refit, model, split, seed=seed, progress=progress) for model, seed in zip(models, seeds, strict=True)
+    ]
 
 
 def required_recipe(model: nn.Module) -> Recipe:
