@@ -9,17 +9,15 @@ from typing import Protocol as TypingProtocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from qunlearn.data.dataset import Dataset
 from qunlearn.data.request import ForgetRequest
 from qunlearn.data.scaling import PUBLISHED_INTERVAL, SAFE_INTERVAL, MinMaxScaling, interval
 from qunlearn.data.split import Split
-from qunlearn.data.strata import partition, stream
+from qunlearn.data.strata import Positions, partition, shuffled_strata, stream
 from qunlearn.errors import InputError, UnknownNameError, UnsupportedError
 
-_Positions = NDArray[np.int64]
 _PARTITION_STREAM = 0
 
 
@@ -207,19 +205,17 @@ def _scale(
     return data.with_x(scaling.apply(data.x)), scaling.to_config()
 
 
-def _stratified(data: Dataset, positions: _Positions, fraction: float, seed: int) -> tuple[_Positions, _Positions]:
-    """Positions that stay and positions taken out, by scikit-learn's stratified split."""
-    from sklearn.model_selection import train_test_split
-
+def _stratified(data: Dataset, positions: Positions, fraction: float, seed: int) -> tuple[Positions, Positions]:
+    """Positions that stay and positions taken out, as scikit-learn's stratified split draws them."""
     labels = data.y.cpu().numpy()[positions]
     try:
-        stay, taken = train_test_split(positions, test_size=fraction, stratify=labels, random_state=seed)
+        stay, taken = shuffled_strata(labels, fraction, seed)
     except ValueError as error:
         raise InputError(f"expected enough samples in every class of {data.name} to stratify, got: {error}") from None
-    return stay, taken
+    return positions[stay], positions[taken]
 
 
-def _by_class(data: Dataset, train: _Positions, request: ForgetRequest) -> tuple[_Positions, _Positions]:
+def _by_class(data: Dataset, train: Positions, request: ForgetRequest) -> tuple[Positions, Positions]:
     """Training positions outside and inside the class asked for, in the order of the train set."""
     inside = data.y.cpu().numpy()[train] == request.class_number(data)
     if not 0 < inside.sum() < len(train):
