@@ -15,6 +15,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import divergence, retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch, Memo, Phase
 
@@ -76,9 +77,9 @@ class AdaProb(GradientMethod):
         """Stage 2."""
         return [Phase("cycled", self.loss, self.epochs)]
 
-    def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Cross entropy on retain samples, divergence from the targets on forget samples."""
-        keep = retain_loss(net, batch, memo, generator)
+        keep = retain_loss(net, batch, memo, stream)
         forget = divergence(memo["targets"][batch.forget.position], net(batch.forget.x))
         return self.retain_weight * keep + self.forget_weight * forget
 

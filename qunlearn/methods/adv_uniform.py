@@ -15,6 +15,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch, Memo, Phase
 
@@ -49,12 +50,12 @@ class AdvUniform(GradientMethod):
         """Both terms at every step."""
         return [Phase("paired", self.loss, self.epochs)]
 
-    def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Retain loss plus divergence from uniform at the moved forget samples."""
         x = batch.forget.x
         step = net.input_gradient(lambda n, inputs: divergence_from_uniform(n(inputs)), x).sign()
         moved = (x + self.epsilon * step).clamp(memo["low"], memo["high"])
-        return retain_loss(net, batch, memo, generator) + self.strength * divergence_from_uniform(net(moved))
+        return retain_loss(net, batch, memo, stream) + self.strength * divergence_from_uniform(net(moved))
 
 
 def divergence_from_uniform(logits: Tensor) -> Tensor:

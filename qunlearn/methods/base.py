@@ -28,10 +28,11 @@ from qunlearn.errors import InputError, NumericalError
 from qunlearn.methods.hyper import check_hyper, hyper
 from qunlearn.methods.task import Record, Task, Unlearned, Work
 from qunlearn.training.counting import Counts
-from qunlearn.training.loop import Progress, run_phases, samples_of
-from qunlearn.training.net import Net, check_functional
+from qunlearn.training.loop import DivergedError, Outcome, Progress, run_phases, samples_of
+from qunlearn.training.net import Net, Tensors, check_functional
 from qunlearn.training.phases import Memo, Phase
 from qunlearn.training.recipe import Recipe
+from qunlearn.training.replicas import obstacle
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_forgotten, keep_last
 from qunlearn.training.train import check_outputs
@@ -67,22 +68,10 @@ class Method(ABC):
             UnsupportedError: for a module that ignores ``torch.func.functional_call``.
             DivergedError: where the method leaves the finite numbers; `last_good` is the last finite state.
         """
-        self._check_task(task)
-        for data in (task.forget, task.retain, task.validation):
-            if data is not None:
-                check_outputs(model, data)
-        parent, removed = fingerprint(model), _removed(model, task)
-        # Methods do not share random streams: each setting of each method has its own for every seed.
-        scope = f"{self.name} {json.dumps(self.hyperparameters(), sort_keys=True)}"
-        work, copied = Work(Seeds(seed, scope), Counts(), progress), copy.deepcopy(model)
-        begun = time.perf_counter()
-        with torch.random.fork_rng(devices=[]):
-            result = self.run(copied, task, work)
-        seconds = time.perf_counter() - begun
-        self._check_outcome(model, result, parent)
-        result.removed_ids = removed  # type: ignore[assignment]
-        record = self._record(task, work, seed, seconds, parent, removed)
-        return Unlearned(result.eval(), record)
+        (found,) = self.together([model], task, seeds=[seed], progress=progress)
+        if isinstance(found, NumericalError):
+            raise found
+        return found
 
     @final
     def together(
@@ -90,25 +79,43 @@ class Method(ABC):
     ) -> list[Unlearned | NumericalError]:
         """Unlearns the task's forget set from copies of several models of one architecture, a seed each.
 
-        Where a method diverges, the error stands in the model's place.
-        """
-        found: list[Unlearned | NumericalError] = []
-        for model, seed in zip(models, seeds, strict=True):
-            try:
-                found.append(self(model, task, seed=seed, progress=progress))
-            except NumericalError as error:
-                found.append(error)
-        return found
+        Each comes out as it would alone, but for rounding. Gradient methods move all at once where that is faster
+        (`qunlearn.training.replicas.obstacle` says where not, and so does the record); anything else takes them one
+        by one. Where the method diverges, the error stands in the model's place.
 
-    def _record(
-        self, task: Task, work: Work, seed: int, seconds: float, parent: str, removed: frozenset[int]
-    ) -> Record:
+        Raises:
+            InputError: as for one model, and for models of different architectures.
+        """
+        self._check(models, task)
+        # Methods do not share random streams: each setting of each method has its own for every seed.
+        scope = f"{self.name} {json.dumps(self.hyperparameters(), sort_keys=True)}"
+        works = [Work(Seeds(seed, scope), Counts(), progress) for _, seed in zip(models, seeds, strict=True)]
+        parents = [fingerprint(model) for model in models]
+        with torch.random.fork_rng(devices=[]):
+            results = self.run_all([copy.deepcopy(model) for model in models], task, works)
+        return [
+            result if isinstance(result, NumericalError) else self._unlearned(model, result, task, work, parent)
+            for model, result, work, parent in zip(models, results, works, parents, strict=True)
+        ]
+
+    def _unlearned(
+        self, model: nn.Module, result: nn.Module, task: Task, work: Work, parent: str
+    ) -> Unlearned | NumericalError:
+        try:
+            self._check_outcome(model, result, parent)
+        except NumericalError as error:
+            return error
+        removed = _removed(model, task)
+        result.removed_ids = removed  # type: ignore[assignment]
+        return Unlearned(result.eval(), self._record(task, work, parent, removed))
+
+    def _record(self, task: Task, work: Work, parent: str, removed: frozenset[int]) -> Record:
         return Record(
             method=self.name,
             revision=self.revision,
             hyperparameters=self.hyperparameters(),
-            seed=seed,
-            seconds=seconds,
+            seed=work.seeds.seed,
+            seconds=work.seconds,
             counts=work.counts,
             candidates=work.candidates,
             chosen=work.chosen,
@@ -123,9 +130,33 @@ class Method(ABC):
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
         """The unlearned model; `model` is a copy that may be changed in place."""
 
+    def run_all(
+        self, models: Sequence[nn.Module], task: Task, works: Sequence[Work]
+    ) -> list[nn.Module | NumericalError]:
+        """`run` for every model, each with its own work; sets the seconds that each took."""
+        return [self._timed(model, task, work) for model, work in zip(models, works, strict=True)]
+
+    def _timed(self, model: nn.Module, task: Task, work: Work) -> nn.Module | NumericalError:
+        begun = time.perf_counter()
+        try:
+            return self.run(model, task, work)
+        except NumericalError as error:
+            return error
+        finally:
+            work.seconds = time.perf_counter() - begun
+
     def hyperparameters(self) -> dict[str, Any]:
         """The fields, as JSON values."""
         return dataclasses.asdict(self)
+
+    def _check(self, models: Sequence[nn.Module], task: Task) -> None:
+        self._check_task(task)
+        shapes = {tuple((name, t.shape) for name, t in model.state_dict().items()) for model in models}
+        if len(shapes) != 1:
+            raise InputError(f"expected models of one architecture, got {len(shapes)}; unlearn each kind on its own")
+        for data in (task.forget, task.retain, task.validation):
+            if data is not None:
+                check_outputs(models[0], data)
 
     def _check_task(self, task: Task) -> None:
         for need in sorted(self.needs):
@@ -190,26 +221,52 @@ class GradientMethod(Method):
 
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
         """Runs the phases and returns the model at the epoch that the rule keeps."""
-        check_functional(model, task.retain.x[:1])
-        net = Net(model, work.counts)
-        memo = self.prepare(net, task, work.seeds.generator("prepare"))
-        start = self.start(copy.deepcopy(model), task, work.seeds.generator("start"))
-        out = run_phases(
-            net,
-            self.phases(model, task),
+        if why := obstacle(model):
+            work.notes.append(f"Several models like this are unlearned one by one: {why}.")
+        (found,) = self._in_step([model], task, [work])
+        if isinstance(found, NumericalError):
+            raise found
+        return found
+
+    def run_all(
+        self, models: Sequence[nn.Module], task: Task, works: Sequence[Work]
+    ) -> list[nn.Module | NumericalError]:
+        """All models in step, each counted its share of the seconds; one by one where that is faster."""
+        if len(models) == 1 or obstacle(models[0]):
+            return super().run_all(models, task, works)
+        begun = time.perf_counter()
+        found = self._in_step(models, task, works)
+        for work in works:
+            work.seconds = (time.perf_counter() - begun) / len(works)
+        return found
+
+    def _in_step(
+        self, models: Sequence[nn.Module], task: Task, works: Sequence[Work]
+    ) -> list[nn.Module | NumericalError]:
+        """Runs the phases on all models at once."""
+        check_functional(models[0], task.retain.x[:1])
+        nets = [Net(model, work.counts) for model, work in zip(models, works, strict=True)]
+        memos = [
+            self.prepare(net, task, work.seeds.generator("prepare")) for net, work in zip(nets, works, strict=True)
+        ]
+        outcomes = run_phases(
+            nets,
+            self.phases(models[0], task),
             forget=samples_of(task.forget),
             retain=samples_of(task.retain),
             recipe=self._settings(task.recipe),
-            seeds=work.seeds,
+            seeds=[work.seeds for work in works],
             watch=Watch(task.forget, task.validation, task.retained_classes),
             rule=self.rule(task),
-            memo=memo,
-            start=Net(start).state(),
-            progress=work.progress,
+            memos=memos,
+            starts=[self._started(model, task, work) for model, work in zip(models, works, strict=True)],
+            progress=works[0].progress,
         )
-        work.candidates = [candidate.to_dict() for candidate in out.candidates]
-        work.chosen, work.history = out.chosen, out.history
-        return out.net.write_back()
+        return [_written(out, work) for out, work in zip(outcomes, works, strict=True)]
+
+    def _started(self, model: nn.Module, task: Task, work: Work) -> Tensors:
+        start = self.start(copy.deepcopy(model), task, work.seeds.generator("start"))
+        return Net(start).state()
 
     def _settings(self, recipe: Recipe | None) -> Recipe:
         """The recipe's optimizer with this method's settings."""
@@ -220,6 +277,15 @@ class GradientMethod(Method):
             batch_size=base.batch_size if self.batch_size is None else self.batch_size,
             patience=self.patience,
         )
+
+
+def _written(out: Outcome | DivergedError, work: Work) -> nn.Module | NumericalError:
+    """The model that the loop left, what the record says of it written to the work."""
+    if isinstance(out, DivergedError):
+        return out
+    work.candidates = [candidate.to_dict() for candidate in out.candidates]
+    work.chosen, work.history = out.chosen, out.history
+    return out.net.write_back()
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -15,6 +15,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import ascent_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 
@@ -51,14 +52,14 @@ class FisherPenalty(GradientMethod):
         """Penalised ascent on the forget set."""
         return [Phase("forget", self.loss, self.epochs)]
 
-    def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Ascent plus penalty."""
         terms = [
             (memo["importance"][name] * (parameter - memo["origin"][name]).square()).sum()
             for name, parameter in net.parameters.items()
             if name in memo["importance"]
         ]
-        return ascent_loss(net, batch, memo, generator) + self.strength / 2 * torch.stack(terms).sum()
+        return ascent_loss(net, batch, memo, stream) + self.strength / 2 * torch.stack(terms).sum()
 
 
 def _loss(net: Net, task: Task, part: Tensor) -> Tensor:

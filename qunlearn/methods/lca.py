@@ -15,6 +15,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 
@@ -52,18 +53,18 @@ class LCA(GradientMethod):
         classes = _outputs(model, task) - 1
         return [Phase("cycled", self.replicated_loss, self.epochs, forget_copies=classes)]
 
-    def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Retain loss plus the mean over all wrong labels."""
         log_outputs = log_softmax(net(batch.forget.x), 1)
         wrong = log_outputs.sum(1) - log_outputs.gather(1, batch.forget.y[:, None]).squeeze(1)
         spread: Tensor = self.beta * wrong.mean() / memo["wrong"]
-        return retain_loss(net, batch, memo, generator) - spread
+        return retain_loss(net, batch, memo, stream) - spread
 
-    def replicated_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def replicated_loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Retain loss plus the loss under one wrong label a sample; copy k of a sample has its k-th wrong one."""
         copy = batch.forget.position % memo["wrong"]
         labels = copy + (copy >= batch.forget.y).long()
-        return retain_loss(net, batch, memo, generator) + self.beta * cross_entropy(net(batch.forget.x), labels)
+        return retain_loss(net, batch, memo, stream) + self.beta * cross_entropy(net(batch.forget.x), labels)
 
 
 @torch.no_grad()

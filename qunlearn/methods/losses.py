@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net
-from qunlearn.training.phases import Batch, Memo
+from qunlearn.training.phases import Batch, Memo, Samples
 from qunlearn.training.train import supervised
 
 retain_loss = supervised  # CE(f(x_r), y_r)
 
 
-def ascent_loss(net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+def ascent_loss(net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
     """-CE(f(x_f), y_f)."""
     return -cross_entropy(net(batch.forget.x), batch.forget.y)
 
@@ -25,6 +26,12 @@ def divergence(targets: Tensor, logits: Tensor, temperature: float = 1.0) -> Ten
     """
     log_outputs = log_softmax(logits / temperature, dim=1)
     return (torch.xlogy(targets, targets) - targets * log_outputs).sum(1).mean()
+
+
+def mixed_labels(mixed: Samples, labels: Tensor) -> Tensor:
+    """Labels ``(batch,)`` of mixed samples: of forget samples those given ``(forget samples,)``, else their own."""
+    last = len(labels) - 1
+    return torch.where(mixed.position <= last, labels[mixed.position.clamp(max=last)], mixed.y)
 
 
 def global_norm(gradients: dict[str, Tensor]) -> Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from qunlearn.methods.base import GradientMethod
@@ -14,6 +13,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import ascent_loss, retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch, Memo, Phase
 
@@ -47,10 +47,10 @@ class NegGradPlus(GradientMethod):
         """Both terms at every step."""
         return [Phase("paired" if self.variant == "crivoi" else "cycled", self.loss, self.epochs)]
 
-    def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """The weighted difference."""
         keep, climb = self._weights()
-        return keep * retain_loss(net, batch, memo, generator) + climb * ascent_loss(net, batch, memo, generator)
+        return keep * retain_loss(net, batch, memo, stream) + climb * ascent_loss(net, batch, memo, stream)
 
     def _weights(self) -> tuple[float, float]:
         if self.variant == "crivoi":

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from qunlearn.methods.base import GradientMethod
@@ -14,6 +13,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import global_norm, retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Tensors
 from qunlearn.training.phases import Memo, Phase
 
@@ -40,11 +40,10 @@ class NoisyFineTune(GradientMethod):
         """Descent on the retain set by noisy gradients."""
         return [Phase("retain", retain_loss, self.epochs, transform=self.clip_and_add_noise)]
 
-    def clip_and_add_noise(self, gradients: Tensors, memo: Memo, generator: torch.Generator) -> Tensors:
+    def clip_and_add_noise(self, gradients: Tensors, memo: Memo, stream: Stream) -> Tensors:
         """The gradients scaled to norm C if they are longer, plus noise."""
         factor = (self.clip / (global_norm(gradients) + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
         noisy = {}
         for name, gradient in gradients.items():
-            noise = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype).to(gradient.device)
-            noisy[name] = gradient * factor + self.sigma * noise
+            noisy[name] = gradient * factor + self.sigma * stream.normal(gradient)
         return noisy

@@ -12,9 +12,10 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from qunlearn.methods.base import GradientMethod
 from qunlearn.methods.hyper import hyper
-from qunlearn.methods.losses import global_norm
+from qunlearn.methods.losses import global_norm, mixed_labels
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 
@@ -59,7 +60,7 @@ class QMul(GradientMethod):
             return [Phase("paired", self.opposed_loss, self.epochs)]
         return [Phase("mixed", self.loss, self.epochs, refresh=self.relabel)]
 
-    def relabel(self, net: Net, memo: Memo, generator: torch.Generator) -> Memo:
+    def relabel(self, net: Net, memo: Memo, stream: Stream) -> Memo:
         """The memo with this epoch's similar labels ``(forget samples,)`` and weights."""
         forget, retain = memo["forget"], memo["retain"]
         labels = similar_labels(torch.softmax(net.logits(forget.x), 1), forget.y)
@@ -68,18 +69,14 @@ class QMul(GradientMethod):
         total = of_forget + of_retain
         return {**memo, "labels": labels, "forget_weight": of_retain / total, "retain_weight": of_forget / total}
 
-    def loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Weighted cross entropy over the mixed batch."""
-        labels = torch.cat([memo["labels"][batch.forget.position], batch.retain.y])
-        logits = net(torch.cat([batch.forget.x, batch.retain.x]))
-        weights = torch.where(
-            torch.arange(len(labels), device=labels.device) < len(batch.forget.y),
-            memo["forget_weight"],
-            memo["retain_weight"],
-        )
-        return (weights * cross_entropy(logits, labels, reduction="none")).mean()
+        of_forget = batch.mixed.position < len(memo["labels"])
+        weights = torch.where(of_forget, memo["forget_weight"], memo["retain_weight"])
+        losses = cross_entropy(net(batch.mixed.x), mixed_labels(batch.mixed, memo["labels"]), reduction="none")
+        return (weights * losses).mean()
 
-    def opposed_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def opposed_loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """The paper's difference, weighted by the ratio of gradient norms."""
 
         def retained(n: Net) -> Tensor:

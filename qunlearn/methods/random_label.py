@@ -12,9 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from qunlearn.methods.base import GradientMethod
 from qunlearn.methods.hyper import hyper
-from qunlearn.methods.losses import retain_loss
+from qunlearn.methods.losses import mixed_labels, retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch, Memo, Phase
 
@@ -43,16 +44,15 @@ class RandomLabel(GradientMethod):
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
         """The true labels, the number of classes, and a first draw."""
         classes = net.logits(task.retain.x[:1]).shape[1]
-        return self.draw(net, {"true": task.forget.y, "classes": classes}, generator)
+        return self.draw(net, {"true": task.forget.y, "classes": classes}, Stream(generator))
 
-    def draw(self, net: Net, memo: Memo, generator: torch.Generator) -> Memo:
+    def draw(self, net: Net, memo: Memo, stream: Stream) -> Memo:
         """The memo with new labels ``(forget samples,)``."""
         true, classes = memo["true"], memo["classes"]
         if self.exclude_true:
-            steps = torch.randint(1, classes, (len(true),), generator=generator)
-            labels = (true + steps.to(true.device)) % classes
+            labels = (true + stream.integers(1, classes, true)) % classes
         else:
-            labels = torch.randint(classes, (len(true),), generator=generator).to(true.device)
+            labels = stream.integers(0, classes, true)
         return {**memo, "labels": labels}
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
@@ -63,11 +63,10 @@ class RandomLabel(GradientMethod):
         turn = [Phase("forget", self.forget_loss, refresh=refresh, candidate=False), Phase("retain", retain_loss)]
         return turn * self.epochs
 
-    def mixed_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def mixed_loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Cross entropy over the whole batch, forget samples under their drawn labels."""
-        labels = torch.cat([memo["labels"][batch.forget.position], batch.retain.y])
-        return cross_entropy(net(torch.cat([batch.forget.x, batch.retain.x])), labels)
+        return cross_entropy(net(batch.mixed.x), mixed_labels(batch.mixed, memo["labels"]))
 
-    def forget_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def forget_loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Cross entropy of forget samples under their drawn labels."""
         return cross_entropy(net(batch.forget.x), memo["labels"][batch.forget.position])

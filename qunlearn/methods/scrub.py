@@ -16,6 +16,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import divergence
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch, Memo, Phase
 from qunlearn.training.selection import Rule, keep_matched_error
@@ -81,18 +82,18 @@ class Scrub(GradientMethod):
         turn = [Phase("forget", self.max_loss, candidate=False), Phase("retain", self.min_loss)]
         return turn * opening + [Phase("retain", self.min_loss, self.epochs - opening)]
 
-    def max_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def max_loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Minus the divergence from the teacher on forget samples."""
         targets = memo["forget"][batch.forget.position]
         return -(self.temperature**2) * divergence(targets, net(batch.forget.x), self.temperature)
 
-    def min_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def min_loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """Divergence from the teacher on retain samples, and their task loss."""
         logits = net(batch.retain.x)
         follow = self.temperature**2 * divergence(memo["retain"][batch.retain.position], logits, self.temperature)
         return self._alpha * follow + self.gamma * cross_entropy(logits, batch.retain.y)
 
-    def joint_loss(self, net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def joint_loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         """The paper's one step."""
         obey = _clamped_divergence(memo["retain"][batch.retain.position], net(batch.retain.x))
         disobey = _clamped_divergence(memo["forget"][batch.forget.position], net(batch.forget.x))

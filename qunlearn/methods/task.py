@@ -57,7 +57,7 @@ class Record:
         revision: of the method's code.
         hyperparameters: as the method was made.
         seed: the caller's.
-        seconds: wall-clock time of the method alone.
+        seconds: wall-clock time of the method alone; of several models unlearned at once, an equal share each.
         counts: see `Counts`.
         candidates: the epochs that could have been kept, with what was measured on each.
         chosen: position of the one that was.
@@ -102,6 +102,7 @@ class Work:
     seeds: Seeds
     counts: Counts
     progress: Progress | None = None
+    seconds: float = 0.0
     candidates: list[dict[str, Any]] = field(default_factory=list)
     chosen: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)

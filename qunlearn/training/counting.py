@@ -30,6 +30,11 @@ class Counts:
     hardware_circuits: int = 0
     epochs: int = 0
 
+    def add(self, other: Counts) -> None:
+        """Adds what was spent elsewhere."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
 
 def shift_circuits(circuit: Circuit, *, features: bool, weights: bool) -> int:
     """Circuits that one sample's derivative takes by the shift rule, gate by gate (one for each occurrence).

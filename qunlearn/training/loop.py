@@ -1,4 +1,4 @@
-"""The one loop: every training and every gradient method runs through it."""
+"""The one loop: every training and every gradient method runs through it, for one model or for several at once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from torch import Tensor, nn
 
 from qunlearn.data import Dataset
 from qunlearn.errors import NumericalError
+from qunlearn.models.dropout import dropping
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net, Tensors
-from qunlearn.training.phases import Batch, Memo, Phase, Samples, batches
+from qunlearn.training.phases import Batch, Memo, Phase, Samples, positions
 from qunlearn.training.recipe import Recipe
+from qunlearn.training.replicas import Stack, joined, mapped, parted, shared
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Candidate, Rule, Watch
 
-REVISION = 1  # part of every key: raise it when results of the loop change
+REVISION = 2  # part of every key: raise it when results of the loop change
 
 Progress = Callable[[int, int, str], None]  # (epochs done, epochs in all, what is known)
+
+_ADVICE = "lower learning_rate, or keep fewer epochs"
 
 
 class DivergedError(NumericalError):
@@ -33,7 +38,7 @@ class DivergedError(NumericalError):
 
 @dataclass
 class Outcome:
-    """What the loop leaves.
+    """What the loop leaves of a model.
 
     Attributes:
         net: at the epoch that was kept.
@@ -49,149 +54,215 @@ class Outcome:
 
 
 def run_phases(
-    net: Net,
+    nets: Sequence[Net],
     phases: Sequence[Phase],
     *,
     forget: Samples,
     retain: Samples,
     recipe: Recipe,
-    seeds: Seeds,
+    seeds: Sequence[Seeds],
     watch: Watch,
     rule: Rule,
-    memo: Memo | None = None,
-    start: Tensors | None = None,
+    memos: Sequence[Memo] | None = None,
+    starts: Sequence[Tensors] | None = None,
     progress: Progress | None = None,
-) -> Outcome:
-    """Runs the phases in turn on the functional view and keeps the epoch that the rule chooses.
+) -> list[Outcome | DivergedError]:
+    """Runs the phases in turn on functional views, all in step, and keeps of each the epoch that the rule chooses.
 
-    The net as it is given is candidate 0; the first epoch begins at the state `start`, or there. One optimizer
-    serves neighbouring phases that move the same parameters. The recipe's patience counts candidates since the
-    chosen one. Dropout draws from the seed's own stream; nothing seeded here outlives the call.
+    The nets are of one architecture; each has its own seeds, memo, start and selection, and comes out as it would
+    alone, but for rounding. As it is given, a net is candidate 0; its first epoch begins at its start, or there. One
+    optimizer serves neighbouring phases that move the same parameters. The recipe's patience counts candidates since
+    the chosen one; whoever has lost it, or has diverged, leaves at the end of the epoch. Dropout draws from the seeds'
+    own streams; nothing seeded here outlives the call.
 
-    Raises:
-        DivergedError: where a loss or a parameter is no longer finite; it holds the last good state.
+    Returns:
+        For each net what is left of it, or, where a loss or a parameter is no longer finite, the error.
     """
     devices = _accelerators(retain.x)
     with torch.random.fork_rng(devices=devices):
-        # Not torch.manual_seed: that would also touch the generators of devices that nobody restores.
+        # For randomness that no stream serves, in one model alone. Not torch.manual_seed: that would also touch the
+        # generators of devices that nobody restores.
         for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
-            generator.manual_seed(seeds.integer("dropout"))
-        run = _Run(net, forget, retain, recipe, seeds, watch, rule, memo or {}, progress)
-        if start is not None:
-            net.restore(start)
-        return run(phases)
+            generator.manual_seed(seeds[0].integer("dropout"))
+        run = _Run(nets, forget, retain, recipe, seeds, watch, rule, memos or [{} for _ in nets])
+        with dropping(nets[0].module, run.dropout):
+            return run(phases, starts, progress)
 
 
 class _Run:
-    """The state of one run of the loop."""
+    """The state of one run of the loop; row i of everything stacked belongs to the outcome ``running[i]``."""
 
     def __init__(
         self,
-        net: Net,
+        nets: Sequence[Net],
         forget: Samples,
         retain: Samples,
         recipe: Recipe,
-        seeds: Seeds,
+        seeds: Sequence[Seeds],
         watch: Watch,
         rule: Rule,
-        memo: Memo,
-        progress: Progress | None,
+        memos: Sequence[Memo],
     ) -> None:
-        self.net, self.forget, self.retain = net, forget, retain
-        self.recipe, self.watch, self.rule, self.memo, self.progress = recipe, watch, rule, memo, progress
-        self.order, self.noise = seeds.generator("order"), seeds.generator("loss")
-        self.alone = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.module.modules())
-        self.out = Outcome(net, [watch(net, 0)])
-        self.best = self.last_good = net.state()
-        self.moving: dict[str, Tensor] = {}
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.sets = {"forget": forget, "retain": retain}
+        self.recipe, self.watch, self.rule = recipe, watch, rule
+        self.orders = [each.generator("order") for each in seeds]
+        self.noise = Stream(*(each.generator("loss") for each in seeds))
+        self.dropout = Stream(*(each.generator("dropout") for each in seeds))
+        self.stack = Stack(nets, (self.noise, self.dropout))
+        self.alone = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in nets[0].module.modules())
+        parts = [parted(memo) for memo in memos]
+        self.memo, self.rest = joined([tensors for tensors, _ in parts]), shared([rest for _, rest in parts])
+        self.outcomes: list[Outcome | DivergedError] = [Outcome(net, []) for net in nets]
+        self.running = list(range(len(nets)))
+        self.best = self.last_good = self.stack.state()
 
-    def __call__(self, phases: Sequence[Phase]) -> Outcome:
+    def __call__(
+        self, phases: Sequence[Phase], starts: Sequence[Tensors] | None, progress: Progress | None
+    ) -> list[Outcome | DivergedError]:
+        for out, candidate in zip(self._active(), self._measure(0), strict=True):
+            out.candidates.append(candidate)
+        if starts is not None:
+            self.stack.restore(joined(starts))
         total, done = sum(phase.epochs for phase in phases), 0
         for phase in phases:
-            self._choose_parameters(phase)
-            self._hold_statistics()
+            self._enter(phase)
             for _ in range(phase.epochs):
-                self._epoch(phase, done + 1)
+                losses = self._epoch(phase)
                 done += 1
-                if phase.candidate and self._select(done):
-                    return self._finish()
-                if self.progress is not None:
-                    self.progress(done, total, f"loss {self.out.history[-1]['loss']:.4f}")
-        return self._finish()
+                self._judge(phase, done, losses)
+                if not self.running:
+                    return self.outcomes
+                if progress is not None:
+                    progress(done, total, f"loss {sum(losses) / len(losses):.4f}")
+        self._leave([])
+        return self.outcomes
 
-    def _choose_parameters(self, phase: Phase) -> None:
+    def _active(self) -> list[Outcome]:
+        return [out for out in (self.outcomes[i] for i in self.running) if isinstance(out, Outcome)]
+
+    def _measure(self, epoch: int) -> list[Candidate]:
+        x = self.watch.inputs
+        return self.watch.measure(None if x is None else self.stack.logits(x), self.stack.size, epoch)
+
+    def _enter(self, phase: Phase) -> None:
+        module = self.stack.net.module
         names = [
             name
-            for name, parameter in self.net.module.named_parameters()
+            for name, parameter in module.named_parameters()
             if parameter.requires_grad and (phase.parameters is None or name in phase.parameters)
         ]
-        if list(self.moving) == names:
-            return
-        self.net.parameters = {name: p.detach() for name, p in self.net.parameters.items()}
-        self.moving = {name: self.net.parameters[name].clone().requires_grad_() for name in names}
-        self.net.parameters.update(self.moving)
-        self.net.differentiated = frozenset(names)
-        self.optimizer = self.recipe.make_optimizer(self.moving.values()) if names else None
+        self.stack.move(names, self.recipe.make_optimizer)
+        self._hold_statistics()
+        forget, retain = self.sets["forget"].copies(phase.forget_copies), self.sets["retain"]
+        self.samples = {"forget": forget, "retain": retain, "mixed": forget}
+        if phase.data == "mixed":
+            self.samples["mixed"] = Samples(*(torch.cat(pair) for pair in zip(forget, retain, strict=True)))
+        self.empty = Batch(**{name: no_samples(part) for name, part in self.samples.items()})
 
     def _hold_statistics(self) -> None:
         """Norm layers whose parameters all stand still keep their running statistics, too: frozen is frozen."""
-        self.net.module.train()
-        for path, part in self.net.module.named_modules():
+        self.stack.net.module.train()
+        for path, part in self.stack.net.module.named_modules():
             own = [f"{path}.{name}".lstrip(".") for name, _ in part.named_parameters(recurse=False)]
-            if isinstance(part, nn.modules.batchnorm._NormBase) and own and not self.moving.keys() & set(own):
+            if isinstance(part, nn.modules.batchnorm._NormBase) and own and not self.stack.moving.keys() & set(own):
                 part.eval()
 
-    def _epoch(self, phase: Phase, number: int) -> None:
+    def _epoch(self, phase: Phase) -> list[float]:
+        """One pass over the phase's data; the mean loss of every replica."""
         if phase.refresh is not None:
-            with torch.no_grad():
-                self.memo = phase.refresh(self.net, self.memo, self.noise)
-        forget = self.forget.copies(phase.forget_copies) if phase.forget_copies > 1 else self.forget
-        losses = []
-        for batch in batches(phase.data, forget, self.retain, self.recipe.batch_size, self.order, self.alone):
-            losses.append(self._step(phase, batch))
-        loss = float(torch.stack(losses).mean()) if losses else math.nan
-        self.net.counts.epochs += 1
-        if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.moving.values()):
-            raise DivergedError(
-                f"expected finite numbers, got a loss of {loss} in epoch {number}; lower learning_rate, "
-                "or keep fewer epochs",
-                self.last_good,
-            )
-        self.last_good = self.net.state()
-        self.out.history.append({"epoch": number, "loss": loss})
+            self._refresh(phase)
+        lengths = len(self.samples["forget"].y), len(self.samples["retain"].y)
+        orders = [
+            positions(phase.data, *lengths, self.recipe.batch_size, self.orders[i], self.alone) for i in self.running
+        ]
+        losses = [self._step(phase, joined(batch)) for batch in zip(*orders, strict=True)]
+        self.stack.net.counts.epochs += 1
+        means: list[float] = torch.stack(losses).mean(0).reshape(-1).tolist() if losses else [math.nan] * len(orders)
+        return means
 
-    def _step(self, phase: Phase, batch: Batch) -> Tensor:
-        loss = phase.loss(self.net, batch, self.memo, self.noise)
-        if self.optimizer is None:
-            return loss.detach()
-        found = torch.autograd.grad(loss, list(self.moving.values()), allow_unused=True)
-        gradients = {
-            name: torch.zeros_like(p) if g is None else g
-            for (name, p), g in zip(self.moving.items(), found, strict=True)
-        }
-        if phase.transform is not None:
-            gradients = phase.transform(gradients, self.memo, self.noise)
-        for name, parameter in self.moving.items():
-            parameter.grad = gradients[name]
-        self.optimizer.step()
-        return loss.detach()
+    def _refresh(self, phase: Phase) -> None:
+        rest: Memo = {}
 
-    def _select(self, epoch: int) -> bool:
-        """Measures the epoch, keeps it if the rule says so; whether patience has run out."""
-        self.out.candidates.append(self.watch(self.net, epoch))
-        chosen = self.rule(self.out.candidates)
-        if chosen == len(self.out.candidates) - 1:
+        def renewed(net: Net, memo: Memo) -> Memo:
+            assert phase.refresh is not None
+            tensors, others = parted(phase.refresh(net, {**self.rest, **memo}, self.noise))
+            rest.update(others)
+            return tensors
+
+        with torch.no_grad():
+            self.memo, self.rest = self.stack(renewed, self.memo), rest
+
+    def _step(self, phase: Phase, orders: Tensors) -> Tensor:
+        """One step of every replica on its own batch; the losses."""
+
+        def loss(net: Net, parts: dict[str, Samples], memo: Memo) -> Tensor:
+            return phase.loss(net, self.empty._replace(**parts), {**self.rest, **memo}, self.noise)
+
+        parts = {name: self.samples[name].take(order) for name, order in orders.items()}
+        losses: Tensor = self.stack(loss, parts, self.memo)
+        if self.stack.moving:
+            gradients = self.stack.gradients(losses)
+            if phase.transform is not None:
+                gradients = self._transformed(phase, gradients)
+            self.stack.step(gradients)
+        return losses.detach()
+
+    def _transformed(self, phase: Phase, gradients: Tensors) -> Tensors:
+        def changed(net: Net, gradients: Tensors, memo: Memo) -> Tensors:
+            assert phase.transform is not None
+            return phase.transform(gradients, {**self.rest, **memo}, self.noise)
+
+        found: Tensors = self.stack(changed, gradients, self.memo)
+        return found
+
+    def _judge(self, phase: Phase, epoch: int, losses: Sequence[float]) -> None:
+        """Notes the epoch of every replica, lets those go that diverged, and selects among the others."""
+        finite = []
+        for row, (good, loss) in enumerate(zip(self.stack.finite().tolist(), losses, strict=True)):
+            out = self.outcomes[self.running[row]]
+            if isinstance(out, Outcome) and good and math.isfinite(loss):
+                out.history.append({"epoch": epoch, "loss": loss})
+                finite.append(row)
+            else:
+                message = f"expected finite numbers, got a loss of {loss} in epoch {epoch}; {_ADVICE}"
+                self.outcomes[self.running[row]] = DivergedError(message, self.stack.row(self.last_good, row))
+        self._leave(finite)
+        if not self.running:
+            return
+        self.last_good = self.stack.state()
+        if phase.candidate:
+            self._leave(self._select(epoch))
+
+    def _select(self, epoch: int) -> list[int]:
+        """Measures every replica, keeps the epoch if the rule says so; the rows whose patience has not run out."""
+        active, patient = self._active(), []
+        for row, (out, candidate) in enumerate(zip(active, self._measure(epoch), strict=True)):
+            out.candidates.append(candidate)
+            out.chosen = self.rule(out.candidates)
+            if self.recipe.patience is None or len(out.candidates) - 1 - out.chosen < self.recipe.patience:
+                patient.append(row)
+        chosen = [out.chosen == len(out.candidates) - 1 for out in active]
+        if all(chosen):
             self.best = self.last_good
-        self.out.chosen = chosen
-        waited = len(self.out.candidates) - 1 - chosen
-        return self.recipe.patience is not None and waited >= self.recipe.patience
+        elif any(chosen):
+            self.best = mapped(_where(chosen), self.last_good, self.best)
+        return patient
 
-    def _finish(self) -> Outcome:
-        self.net.restore(self.best)
-        self.net.differentiated = frozenset()
-        self.net.module.eval()
-        return self.out
+    def _leave(self, staying: Sequence[int]) -> None:
+        """Finishes all replicas but those in the given rows."""
+        if len(staying) == len(self.running):
+            return
+        for row, number in enumerate(self.running):
+            out = self.outcomes[number]
+            if row not in staying and isinstance(out, Outcome):
+                out.net.restore(self.stack.row(self.best, row))
+                out.net.counts.add(self.stack.net.counts)
+                out.net.differentiated = frozenset()
+                out.net.module.eval()
+        self.running = [self.running[row] for row in staying]
+        if self.running:
+            taken = self.stack.keep(staying, self.recipe.make_optimizer)
+            self.best, self.last_good, self.memo = taken(self.best), taken(self.last_good), taken(self.memo)
 
 
 def samples_of(data: Dataset) -> Samples:
@@ -202,6 +273,16 @@ def samples_of(data: Dataset) -> Samples:
 def no_samples(like: Samples) -> Samples:
     """An empty set of the same shape."""
     return like.take(torch.empty(0, dtype=torch.int64, device=like.y.device))
+
+
+def _where(chosen: Sequence[bool]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Takes the chosen rows of one tensor, and the other rows of another."""
+    mask = torch.tensor(chosen)
+
+    def merged(now: Tensor, before: Tensor) -> Tensor:
+        return torch.where(mask.view(-1, *[1] * (now.dim() - 1)).to(now.device), now, before)
+
+    return merged
 
 
 def _accelerators(x: Tensor) -> list[int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import grad
 
 from qunlearn.errors import InputError, UnsupportedError
 from qunlearn.models.stages import stages
@@ -45,12 +45,28 @@ class Net:
         self.buffers: Tensors = {name: b.detach().clone() for name, b in module.named_buffers()}
         self.counts = counts if counts is not None else Counts()
         self.price = Price(module)
+        names = {id(t): name for name, t in (*module.named_parameters(), *module.named_buffers())}
+        self._places: list[tuple[dict[str, Any], str, Tensor, str]] = [
+            (held, key, tensor, names[id(tensor)])
+            for part in module.modules()
+            for held in (part._parameters, part._buffers)
+            for key, tensor in held.items()
+            if tensor is not None
+        ]
         self.differentiated: frozenset[str] = frozenset()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` for samples ``(batch, ...)``."""
         self._count(len(x))
-        return cast(Tensor, functional_call(self.module, {**self.parameters, **self.buffers}, (x,)))
+        # What torch.func.functional_call does, at a tenth of its time.
+        tensors = {**self.parameters, **self.buffers}
+        for held, key, _, name in self._places:
+            held[key] = tensors[name]
+        try:
+            return cast(Tensor, self.module(x))
+        finally:
+            for held, key, tensor, _ in self._places:
+                held[key] = tensor
 
     def stage(self, name: str, x: Tensor) -> Tensor:
         """The activation that a stage of the module hands on, for samples ``(batch, ...)``."""
@@ -100,12 +116,13 @@ class Net:
         return cast(Tensor, gradient)
 
     @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` in evaluation mode, with no derivative."""
+    def logits(self, x: Tensor, chunk: int | None = None) -> Tensor:
+        """Logits ``(n, classes)`` in evaluation mode, with no derivative, of so many samples at a time."""
         frozen = self.at({})
         frozen.differentiated = frozenset()
         with evaluating(self.module):
-            return torch.cat([frozen(part) for part in torch.split(x, CHUNK)])
+            parts = [frozen(part) for part in torch.split(x, chunk or CHUNK)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def state(self) -> Tensors:
         """A copy of parameters and buffers, detached."""
@@ -135,7 +152,7 @@ class Net:
 
 @torch.no_grad()
 def check_functional(module: nn.Module, x: Tensor) -> None:
-    """Refuses a module whose outputs do not follow the parameters that `torch.func` hands it.
+    """Refuses a module whose outputs do not follow the parameters that `Net` or `torch.func` hands it.
 
     PennyLane's ``TorchLayer`` is one: it reads a second dictionary of weights, so that functional
     gradients are silently wrong. The outputs at moved parameters must be those of a copy that really
@@ -149,7 +166,7 @@ def check_functional(module: nn.Module, x: Tensor) -> None:
     for name, parameter in twin.named_parameters():
         parameter.copy_(moved[name])
     with evaluating(module):
-        same = torch.allclose(functional_call(module, moved, (x,)), twin(x), equal_nan=True)
+        same = torch.allclose(Net(module).at(moved)(x), twin(x), equal_nan=True)
     if not same:
         raise UnsupportedError(
             f"expected a module whose outputs follow torch.func.functional_call, got {type(module).__name__}, which "

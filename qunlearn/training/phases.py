@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qunlearn.errors import InputError
+from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net, Tensors
 
 Memo = dict[str, Any]  # what a method prepared once, or at the start of an epoch, by name
@@ -17,32 +18,41 @@ DataOf = Literal["forget", "retain", "paired", "cycled", "mixed"]
 
 
 class Samples(NamedTuple):
-    """Part of a set: inputs ``(batch, ...)``, labels ``(batch,)``, positions in the set ``(batch,)`` (int64)."""
+    """Inputs ``(batch, ...)``, labels ``(batch,)`` and positions in their set ``(batch,)`` (int64)."""
 
     x: Tensor
     y: Tensor
     position: Tensor
 
     def take(self, order: Tensor) -> Samples:
-        """The samples at the given positions of this part."""
-        return Samples(self.x[order], self.y[order], self.position[order])
+        """Of a whole set, the samples at the given positions, of any shape."""
+        return Samples(self.x[order], self.y[order], order)
 
     def copies(self, number: int) -> Samples:
-        """Every sample `number` times in a row; copy k of sample i has position ``i * number + k``."""
+        """Of a whole set, every sample `number` times in a row; copy k of sample i has position ``i * number + k``."""
         repeated = [t.repeat_interleave(number, 0) for t in (self.x, self.y)]
         return Samples(repeated[0], repeated[1], torch.arange(len(self.y) * number, device=self.y.device))
 
 
 class Batch(NamedTuple):
-    """What a loss gets at one step; a part that the phase has no samples for is empty."""
+    """What a loss gets at one step; a part that the phase has no samples for is empty.
+
+    Attributes:
+        forget: samples of the forget set.
+        retain: samples of the retain set.
+        mixed: where the phase mixes the sets, samples of both; positions count the forget set first.
+    """
 
     forget: Samples
     retain: Samples
+    mixed: Samples
 
 
-Loss = Callable[[Net, Batch, Memo, torch.Generator], Tensor]  # returns a scalar
-Transform = Callable[[Tensors, Memo, torch.Generator], Tensors]  # of the gradients, before the optimizer
-Refresh = Callable[[Net, Memo, torch.Generator], Memo]  # at the start of every epoch
+# All three also run under `torch.vmap`, for several models at once: no value may be looked at, and what is random comes
+# from the stream.
+Loss = Callable[[Net, Batch, Memo, Stream], Tensor]  # returns a scalar
+Transform = Callable[[Tensors, Memo, Stream], Tensors]  # of the gradients, before the optimizer
+Refresh = Callable[[Net, Memo, Stream], Memo]  # at the start of every epoch
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Phase:
             every step, until the shorter set ends; ``"cycled"``: one pass over the retain set with the forget
             set shuffled and begun again as often as needed; ``"mixed"``: one pass over both sets, shuffled
             together.
-        loss: ``loss(net, batch, memo, generator)``, a scalar to descend.
+        loss: ``loss(net, batch, memo, stream)``, a scalar to descend.
         epochs: how many.
         parameters: full names of those that move; None moves all.
         transform: changes the gradients (clips, adds noise, masks).
@@ -73,33 +83,33 @@ class Phase:
     candidate: bool = True
 
 
-def batches(
-    data: DataOf, forget: Samples, retain: Samples, size: int, generator: torch.Generator, alone: bool = True
-) -> Iterator[Batch]:
-    """The batches of one epoch, in an order drawn from the generator.
+def positions(
+    data: DataOf, forget: int, retain: int, size: int, generator: torch.Generator, alone: bool = True
+) -> Iterator[dict[str, Tensor]]:
+    """The batches of one epoch over sets of so many samples, in an order drawn from the generator.
 
-    Unless `alone`, a last batch of a single sample joins the one before it (batch norm needs two).
+    A batch is the positions ``(batch,)`` of its samples by the part of `Batch` that they go to. Unless `alone`, a
+    last batch of a single sample joins the one before it (batch norm needs two).
     """
     if data == "mixed":
-        yield from _mixed(forget, retain, size, generator, alone)
+        yield from ({"mixed": part} for part in _parts(forget + retain, size, generator, alone))
         return
     # An order is drawn for the sets in use only, when the first batch of the set is taken.
-    of_forget = _parts(len(forget.y), size, generator, alone) if data != "retain" else iter(())
-    of_retain = _parts(len(retain.y), size, generator, alone) if data != "forget" else iter(())
-    nothing = torch.empty(0, dtype=torch.int64, device=retain.y.device)
+    of_forget = _parts(forget, size, generator, alone) if data != "retain" else iter(())
+    of_retain = _parts(retain, size, generator, alone) if data != "forget" else iter(())
     if data == "forget":
-        yield from (Batch(forget.take(part), retain.take(nothing)) for part in of_forget)
+        yield from ({"forget": part} for part in of_forget)
     elif data == "retain":
-        yield from (Batch(forget.take(nothing), retain.take(part)) for part in of_retain)
+        yield from ({"retain": part} for part in of_retain)
     elif data == "paired":
-        yield from (Batch(forget.take(f), retain.take(r)) for f, r in zip(of_forget, of_retain, strict=False))
+        yield from ({"forget": f, "retain": r} for f, r in zip(of_forget, of_retain, strict=False))
     else:
         for part in of_retain:
             found = next(of_forget, None)
             if found is None:
-                of_forget = _parts(len(forget.y), size, generator, alone)
+                of_forget = _parts(forget, size, generator, alone)
                 found = next(of_forget)
-            yield Batch(forget.take(found), retain.take(part))
+            yield {"forget": found, "retain": part}
 
 
 def _parts(length: int, size: int, generator: torch.Generator, alone: bool) -> Iterator[Tensor]:
@@ -113,9 +123,3 @@ def _parts(length: int, size: int, generator: torch.Generator, alone: bool) -> I
     if not alone and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts
-
-
-def _mixed(forget: Samples, retain: Samples, size: int, generator: torch.Generator, alone: bool) -> Iterator[Batch]:
-    border = len(forget.y)
-    for part in _parts(border + len(retain.y), size, generator, alone):
-        yield Batch(forget.take(part[part < border]), retain.take(part[part >= border] - border))

@@ -55,9 +55,12 @@ class Recipe:
 
     def make_optimizer(self, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
         """A fresh optimizer over the given leaf tensors."""
+        moved = list(parameters)
+        settings: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        settings["fused"] = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in moved)
         if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=0.9, weight_decay=self.weight_decay)
-        return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+            return torch.optim.SGD(moved, momentum=0.9, **settings)
+        return torch.optim.Adam(moved, **settings)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON scalars."""

@@ -1,12 +1,22 @@
-"""Replicas: several models of one architecture, trained at once."""
+"""Replicas: several models of one architecture, run and moved at once."""
 
 from __future__ import annotations
 
-from torch import nn
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from qunlearn.errors import InputError
 from qunlearn.models import ClassicalTwin, DirectEncoder, HybridClassifier, PCAEncoder, PiTanh
 from qunlearn.models.dropout import Dropout
+from qunlearn.models.stream import Stream
 from qunlearn.quantum.layer import QuantumLayer
+from qunlearn.training.counting import Counts
+from qunlearn.training.net import CHUNK, Net, Tensors
+from qunlearn.training.phases import Memo
 
 # Modules that were measured to be faster for many models at once. Not so convolutions: one set of weights a replica
 # takes 3.5 times as long as a replica at a time. Whatever is not here may hide anything, randomness included.
@@ -28,3 +38,154 @@ def obstacle(model: nn.Module) -> str | None:
         if isinstance(part, nn.BatchNorm1d) and part.momentum is None:
             return f"BatchNorm1d {where} has no momentum"
     return None
+
+
+class Stack:
+    """The parameters, buffers and optimizer of several models of one architecture.
+
+    Every tensor of a stack has one row a replica, ``(replicas, ...)``. A stack of one is the model itself: its tensors
+    have no such axis, and it runs without `torch.vmap`.
+
+    Attributes:
+        size: number of replicas.
+        net: holds the stacked tensors; its counts are those of one replica.
+        moving: the parameters that the optimizer moves, leaves of autograd.
+    """
+
+    def __init__(self, nets: Sequence[Net], streams: Sequence[Stream]) -> None:
+        self.size, self.net, self.streams = len(nets), copy.copy(nets[0]), streams
+        self.net.counts = Counts()
+        self.net.parameters = joined([net.parameters for net in nets])
+        self.net.buffers = joined([net.buffers for net in nets])
+        self.moving: Tensors = {}
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def __call__(self, function: Callable[..., Any], *rows: Any) -> Any:
+        """``function(net, *rows)`` for every replica; arguments and result are tensors, or dictionaries of them."""
+        if self.size == 1:
+            return function(self.net, *rows)
+
+        def one(index: Tensor, parameters: Tensors, buffers: Tensors, *rows: Any) -> Any:
+            for stream in self.streams:
+                stream.index = index
+            return function(self.net.at(parameters, buffers), *rows)
+
+        try:
+            index = torch.arange(self.size)
+            return torch.vmap(one)(index, self.net.parameters, self.net.buffers, *rows)
+        finally:
+            for stream in self.streams:
+                stream.index = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Every replica's logits ``(replicas, n, classes)`` for the same samples, in evaluation mode."""
+        with torch.no_grad():
+            found: Tensor = self(lambda net: net.logits(x, max(1, CHUNK // self.size)))
+        return found[None] if self.size == 1 else found
+
+    def gradients(self, losses: Tensor) -> Tensors:
+        """The gradients of every replica's loss by its moving parameters, zero for those that it does not use."""
+        ones = torch.ones_like(losses)
+        found = torch.autograd.grad(losses, list(self.moving.values()), ones, allow_unused=True)
+        return {
+            name: torch.zeros_like(p) if g is None else g
+            for (name, p), g in zip(self.moving.items(), found, strict=True)
+        }
+
+    def move(self, names: Sequence[str], optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> None:
+        """Lets a fresh optimizer move the named parameters, and no others; nothing changes if it already does."""
+        if list(self.moving) == names:
+            return
+        parameters = {name: p.detach() for name, p in self.net.parameters.items()}
+        self.moving = {name: parameters[name].clone().requires_grad_() for name in names}
+        self.net.parameters = {**parameters, **self.moving}
+        self.net.differentiated = frozenset(names)
+        self.optimizer = optimizer(self.moving.values()) if names else None
+
+    def step(self, gradients: Tensors) -> None:
+        """One step of the optimizer, which works entry by entry, and so on each replica as if it were alone."""
+        assert self.optimizer is not None
+        for name, parameter in self.moving.items():
+            parameter.grad = gradients[name]
+        self.optimizer.step()
+
+    def finite(self) -> Tensor:
+        """Whether a replica's moving parameters are all finite numbers, ``(replicas,)``."""
+        checks = [p.detach().isfinite().reshape(self.size, -1).all(1).cpu() for p in self.moving.values()]
+        return torch.stack(checks).all(0) if checks else torch.ones(self.size, dtype=torch.bool)
+
+    def state(self) -> Tensors:
+        """Parameters and buffers as they are now, stacked; later steps leave them alone."""
+        return {
+            **{name: p.detach().clone() if name in self.moving else p for name, p in self.net.parameters.items()},
+            **{name: b.clone() for name, b in self.net.buffers.items()},
+        }
+
+    def restore(self, state: Tensors) -> None:
+        """Sets parameters and buffers to a stacked state, before anything moves."""
+        self.net.parameters = {name: state[name].clone() for name in self.net.parameters}
+        self.net.buffers = {name: state[name].clone() for name in self.net.buffers}
+
+    def row(self, state: Tensors, number: int) -> Tensors:
+        """One replica's part of a stacked state."""
+        return state if self.size == 1 else {name: t[number].clone() for name, t in state.items()}
+
+    def keep(
+        self, rows: Sequence[int], optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+    ) -> Callable[[Any], Any]:
+        """Lets the other replicas go; returns what takes the same rows of anything stacked alike."""
+
+        def taken(tensor: Tensor) -> Tensor:
+            return tensor.detach()[rows[0]].clone() if len(rows) == 1 else tensor.detach()[list(rows)]
+
+        before, old = self.moving, self.optimizer
+        parameters, self.moving = mapped(taken, self.net.parameters), {}
+        self.net.buffers = mapped(taken, self.net.buffers)
+        self.moving = {name: parameters[name].requires_grad_() for name in before}
+        self.net.parameters, self.size = parameters, len(rows)
+        for stream in self.streams:
+            stream.generators = tuple(stream.generators[i] for i in rows)
+        if old is not None:
+            self.optimizer = optimizer(self.moving.values())
+            for name, parameter in self.moving.items():
+                kept = old.state[before[name]]  # the count of steps, the same for all, has no rows
+                self.optimizer.state[parameter] = {k: taken(v) if v.dim() else v for k, v in kept.items()}
+        return lambda tree: mapped(taken, tree)
+
+
+def joined(rows: Sequence[Any]) -> Any:
+    """Tensors, or dictionaries of tensors, stacked as one; a single one as it is."""
+    return rows[0] if len(rows) == 1 else mapped(lambda *tensors: torch.stack(tensors), *rows)
+
+
+def mapped(function: Callable[..., Tensor], *trees: Any) -> Any:
+    """The function of tensors, or of those that stand in the same places of dictionaries."""
+    if isinstance(trees[0], dict):
+        return {key: mapped(function, *(tree[key] for tree in trees)) for key in trees[0]}
+    return function(*trees)
+
+
+def parted(memo: Memo) -> tuple[Memo, Memo]:
+    """The tensors of a memo (and dictionaries of tensors), and everything else."""
+    tensors = {key: value for key, value in memo.items() if _holds_tensors(value)}
+    return tensors, {key: value for key, value in memo.items() if key not in tensors}
+
+
+def shared(parts: Sequence[Memo]) -> Memo:
+    """What is no tensor in the memos of several replicas, if it is the same in all.
+
+    Raises:
+        InputError: names an entry that differs.
+    """
+    for other in parts[1:]:
+        for key, value in parts[0].items():
+            if not (other[key] is value or (isinstance(value, (bool, int, float, str)) and other[key] == value)):
+                raise InputError(
+                    f"expected the memo's entry {key!r} to be the same for all models, or tensors, or a dictionary of "
+                    f"tensors, got {type(value).__name__}s that differ"
+                )
+    return parts[0]
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, dict) and all(map(_holds_tensors, value.values())))

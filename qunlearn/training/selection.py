@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax
 
 from qunlearn.data import Dataset
 from qunlearn.training.net import Net
@@ -54,7 +55,7 @@ Rule = Callable[[Sequence[Candidate]], int]  # the position of the epoch to keep
 
 @dataclass(frozen=True, eq=False)
 class Watch:
-    """Measures a model after an epoch on the forget and validation sets (either may be missing)."""
+    """Measures models after an epoch on the forget and validation sets (either may be missing)."""
 
     forget: Dataset | None = None
     validation: Dataset | None = None
@@ -62,40 +63,57 @@ class Watch:
 
     def __call__(self, net: Net, epoch: int) -> Candidate:
         """The candidate that `net` is after `epoch` epochs."""
-        values: dict[str, float | None] = {}
-        if self.forget is not None:
-            losses, hits = _scores(net, self.forget)
-            values |= {"forget_loss": _mean(losses), "forget_accuracy": _mean(hits)}
-        if self.validation is not None:
-            values |= self._on_validation(net, self.validation)
-        return Candidate(epoch, **values)
+        logits = None if self.inputs is None else net.logits(self.inputs)[None]
+        return self.measure(logits, 1, epoch)[0]
 
-    def _on_validation(self, net: Net, validation: Dataset) -> dict[str, float | None]:
-        losses, hits = _scores(net, validation)
-        labels = validation.y.cpu()
-        values = {"validation_loss": _mean(losses), "validation_accuracy": _mean(hits)}
-        if self.retained is not None:
-            kept = torch.isin(labels, torch.tensor(sorted(self.retained), dtype=labels.dtype))
-            values |= {
-                "validation_accuracy_retained": _mean(hits[kept]),
-                "validation_accuracy_forgotten": _mean(hits[~kept]),
-            }
+    @cached_property
+    def inputs(self) -> Tensor | None:
+        """The samples ``(n, ...)`` whose logits are measured: forget, then validation."""
+        parts = [data.x for data in (self.forget, self.validation) if data is not None]
+        return torch.cat(parts) if parts else None
+
+    def measure(self, logits: Tensor | None, models: int, epoch: int) -> list[Candidate]:
+        """The candidates that so many models are whose logits for `inputs` are ``(models, n, classes)``."""
+        if logits is None:
+            return [Candidate(epoch) for _ in range(models)]
+        labels = torch.cat([data.y for data in (self.forget, self.validation) if data is not None]).to(logits.device)
+        rows = logits.double()
+        hits = (rows.argmax(2) == labels).double()
+        losses = -log_softmax(rows, 2).gather(2, labels.expand(models, -1)[..., None]).squeeze(2)
+        measured = self._measured(losses, hits)
+        table = torch.stack(list(measured.values()), 1).tolist()  # one look at the device for all
+        return [Candidate(epoch, **dict(zip(measured, values, strict=True))) for values in table]
+
+    def _measured(self, losses: Tensor, hits: Tensor) -> dict[str, Tensor]:
+        """What is known of each model ``(models,)``, from losses and hits ``(models, n)``."""
+        border = 0 if self.forget is None else len(self.forget.y)
+        values: dict[str, Tensor] = {}
         if self.forget is not None:
-            weights = _class_weights(self.forget.y.cpu(), labels)
-            if weights is not None:
-                values |= {"matched_loss": float(losses @ weights), "matched_accuracy": float(hits @ weights)}
+            values |= {"forget_loss": losses[:, :border].mean(1), "forget_accuracy": hits[:, :border].mean(1)}
+        if self.validation is not None:
+            losses, hits = losses[:, border:], hits[:, border:]
+            values |= {"validation_loss": losses.mean(1), "validation_accuracy": hits.mean(1)}
+            values |= {f"validation_accuracy_{name}": hits[:, rows].mean(1) for name, rows in self._classes.items()}
+            if self._match is not None:
+                values |= {"matched_loss": losses @ self._match, "matched_accuracy": hits @ self._match}
         return values
 
+    @cached_property
+    def _classes(self) -> dict[str, Tensor]:
+        """Positions of validation samples of retained and of forgotten classes, where there are any."""
+        if self.retained is None or self.validation is None:
+            return {}
+        labels = self.validation.y
+        kept = torch.isin(labels, torch.tensor(sorted(self.retained), dtype=labels.dtype, device=labels.device))
+        parts = {"retained": kept.nonzero().flatten(), "forgotten": (~kept).nonzero().flatten()}
+        return {name: rows for name, rows in parts.items() if len(rows)}
 
-def _scores(net: Net, data: Dataset) -> tuple[Tensor, Tensor]:
-    """Cross entropies and hits ``(n,)`` in float64 on the CPU."""
-    logits = net.logits(data.x).double()
-    losses = cross_entropy(logits, data.y.to(logits.device), reduction="none")
-    return losses.cpu(), (logits.argmax(1).cpu() == data.y.cpu()).double()
-
-
-def _mean(values: Tensor) -> float | None:
-    return float(values.mean()) if len(values) else None
+    @cached_property
+    def _match(self) -> Tensor | None:
+        """Weights ``(n,)`` of validation samples that give them the forget set's class mix."""
+        if self.forget is None or self.validation is None:
+            return None
+        return _class_weights(self.forget.y, self.validation.y)
 
 
 def _class_weights(forget: Tensor, validation: Tensor) -> Tensor | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,21 @@ from torch.nn.functional import cross_entropy
 from qunlearn.data import Dataset, Split, as_dataset
 from qunlearn.errors import InputError, NumericalError
 from qunlearn.models import reinitialise
+from qunlearn.models.stream import Stream
 from qunlearn.training.counting import Counts
-from qunlearn.training.loop import Progress, no_samples, run_phases, samples_of
+from qunlearn.training.loop import DivergedError, Progress, no_samples, run_phases, samples_of
 from qunlearn.training.net import Net, check_functional, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 from qunlearn.training.progress import shown
 from qunlearn.training.recipe import Keep, Recipe, recipe_of
+from qunlearn.training.replicas import obstacle
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_last, keep_loss
-
-T = TypeVar("T")
 
 RULES: dict[Keep, Rule] = {"loss": keep_loss, "accuracy": keep_accuracy, "last": keep_last}
 
 
-def supervised(net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+def supervised(net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
     """Mean cross entropy on the retain part of the batch, in nats."""
     return cross_entropy(net(batch.retain.x), batch.retain.y)
 
@@ -82,31 +82,10 @@ def fit(
     model: nn.Module, data: Any, validation: Any, recipe: Recipe, *, seed: int, progress: Progress | None = None
 ) -> tuple[nn.Module, Counts]:
     """`train` by a recipe; returns what it cost as well."""
-    model = copy.deepcopy(model)
-    data = matched(as_dataset(data, "training set")[0], model)
-    validation = None if validation is None else matched(as_dataset(validation, "validation set")[0], model)
-    if callable(prepare := getattr(model, "fit", None)):
-        prepare(data.x)
-    for part in (data, validation):
-        if part is not None:
-            check_outputs(model, part)
-    check_functional(model, data.x[:1])
-    net, samples = Net(model), samples_of(data)
-    with shown(progress, "training") as report:
-        out = run_phases(
-            net,
-            [Phase("retain", supervised, recipe.epochs)],
-            forget=no_samples(samples),
-            retain=samples,
-            recipe=recipe,
-            seeds=Seeds(seed, "train"),
-            watch=Watch(validation=validation),
-            rule=keep_last if validation is None else RULES[recipe.keep],
-            progress=report,
-        )
-    trained = out.net.write_back()
-    trained.recipe = recipe  # type: ignore[assignment]
-    return trained, net.counts
+    (found,) = fit_all([model], data, validation, recipe, seeds=[seed], progress=progress)
+    if isinstance(found, NumericalError):
+        raise found
+    return found
 
 
 def fit_all(
@@ -118,18 +97,44 @@ def fit_all(
     seeds: Sequence[int],
     progress: Progress | None = None,
 ) -> list[tuple[nn.Module, Counts] | NumericalError]:
-    """`fit` for several models of one architecture, a seed each; the error stands in a model's place if it diverges."""
-    return [
-        _or_error(fit, model, data, validation, recipe, seed=seed, progress=progress)
-        for model, seed in zip(models, seeds, strict=True)
-    ]
+    """`fit` for several models of one architecture, a seed each; where one diverges, the error stands in its place.
+
+    All are trained at once where that is faster (see `qunlearn.training.replicas.obstacle`), and each comes out as it
+    would alone, but for rounding.
+    """
+    if len(models) > 1 and obstacle(models[0]):
+        pairs = zip(models, seeds, strict=True)
+        return [fit_all([m], data, validation, recipe, seeds=[s], progress=progress)[0] for m, s in pairs]
+    models = [copy.deepcopy(model) for model in models]
+    data = matched(as_dataset(data, "training set")[0], models[0])
+    validation = None if validation is None else matched(as_dataset(validation, "validation set")[0], models[0])
+    for model in models:
+        if callable(prepare := getattr(model, "fit", None)):
+            prepare(data.x)
+    for part in (data, validation):
+        if part is not None:
+            check_outputs(models[0], part)
+    check_functional(models[0], data.x[:1])
+    samples = samples_of(data)
+    with shown(progress, "training") as report:
+        outcomes = run_phases(
+            [Net(model) for model in models],
+            [Phase("retain", supervised, recipe.epochs)],
+            forget=no_samples(samples),
+            retain=samples,
+            recipe=recipe,
+            seeds=[Seeds(seed, "train") for seed in seeds],
+            watch=Watch(validation=validation),
+            rule=keep_last if validation is None else RULES[recipe.keep],
+            progress=report,
+        )
+    return [out if isinstance(out, DivergedError) else _trained(out.net, recipe) for out in outcomes]
 
 
-def _or_error(function: Callable[..., T], *args: Any, **settings: Any) -> T | NumericalError:
-    try:
-        return function(*args, **settings)
-    except NumericalError as error:
-        return error
+def _trained(net: Net, recipe: Recipe) -> tuple[nn.Module, Counts]:
+    model = net.write_back()
+    model.recipe = recipe  # type: ignore[assignment]
+    return model, net.counts
 
 
 def retrain(original: nn.Module, split: Split, *, seed: int, progress: Progress | bool | None = None) -> nn.Module:
@@ -153,18 +158,19 @@ def refit(
     original: nn.Module, split: Split, *, seed: int, progress: Progress | None = None
 ) -> tuple[nn.Module, Counts]:
     """`retrain`; returns what it cost as well."""
-    validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
-    recipe = required_recipe(original)
-    return fit(reinitialise(original, seed), split.retain, validation, recipe, seed=seed, progress=progress)
+    (found,) = refit_all([original], split, seeds=[seed], progress=progress)
+    if isinstance(found, NumericalError):
+        raise found
+    return found
 
 
 def refit_all(
     models: Sequence[nn.Module], split: Split, *, seeds: Sequence[int], progress: Progress | None = None
 ) -> list[tuple[nn.Module, Counts] | NumericalError]:
     """`refit` for several originals of one architecture and recipe, a seed each; see `fit_all`."""
-    return [
-        _or_error(refit, model, split, seed=seed, progress=progress) for model, seed in zip(models, seeds, strict=True)
-    ]
+    validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
+    fresh = [reinitialise(model, seed) for model, seed in zip(models, seeds, strict=True)]
+    return fit_all(fresh, split.retain, validation, required_recipe(models[0]), seeds=seeds, progress=progress)
 
 
 def required_recipe(model: nn.Module) -> Recipe:

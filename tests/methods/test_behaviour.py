@@ -17,6 +17,7 @@ from qunlearn.methods.adv_uniform import divergence_from_uniform
 from qunlearn.methods.q_mul import QMul, similar_classes, similar_labels
 from qunlearn.methods.random_label import RandomLabel
 from qunlearn.models import stages
+from qunlearn.models.stream import Stream
 from qunlearn.training import Recipe, train
 from qunlearn.training.net import Net
 from qunlearn.training.selection import Candidate, keep_forgotten, keep_matched_error
@@ -133,7 +134,8 @@ def test_random_labels_are_learned_and_never_the_true_one(memorised: nn.Module, 
     memo = fixed.prepare(Net(memorised), task, torch.Generator().manual_seed(3))
     assert not (memo["labels"] == task.forget.y).any()
     drawn = {
-        tuple(fixed.draw(Net(memorised), memo, torch.Generator().manual_seed(s))["labels"].tolist()) for s in range(9)
+        tuple(fixed.draw(Net(memorised), memo, Stream(torch.Generator().manual_seed(s)))["labels"].tolist())
+        for s in range(9)
     }
     assert len(drawn) > 1
     result = unlearned(fixed, memorised, task)
@@ -280,7 +282,7 @@ def test_q_mul_descends_towards_the_similar_label(memorised: nn.Module, task: Ta
 
 def test_q_mul_weights_each_set_by_the_other_s_gradients(memorised: nn.Module, task: Task) -> None:
     tong = QMul(batch_size=64)
-    memo = tong.relabel(Net(memorised), tong.prepare(Net(memorised), task, torch.Generator()), torch.Generator())
+    memo = tong.relabel(Net(memorised), tong.prepare(Net(memorised), task, torch.Generator()), Stream())
 
     def norm(x: Tensor, y: Tensor) -> float:
         gradients = torch.autograd.grad(cross_entropy(memorised(x), y), list(memorised.parameters()))

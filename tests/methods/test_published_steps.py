@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softmax
 
 from qunlearn.methods import GradientMethod, Task, get
-from qunlearn.training.loop import samples_of
+from qunlearn.models.stream import Stream
+from qunlearn.training.loop import no_samples, samples_of
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch
 from tests.methods.cases import hybrid_model, make_task
@@ -159,15 +160,15 @@ def test_loss_and_gradient_equal_those_by_hand_at_other_weights(name: str, forge
     memo = method.prepare(Net(teacher), task, torch.Generator().manual_seed(0))
     (phase,) = method.phases(teacher, task)
     forget = samples_of(task.forget)
-    batch = Batch(forget.copies(phase.forget_copies) if phase.forget_copies > 1 else forget, samples_of(task.retain))
+    batch = Batch(forget.copies(phase.forget_copies), samples_of(task.retain), no_samples(forget))
     net = Net(student)
-    found = phase.loss(net, batch, memo, torch.Generator())
+    found = phase.loss(net, batch, memo, Stream())
     wanted = objective(student, teacher, task)
     assert float(found) == pytest.approx(float(wanted.detach()), abs=1e-9)
     if name not in {"Q-MUL", "ADV-UNIFORM"}:  # these differentiate inside; their steps are compared below
         student.zero_grad()
         wanted.backward()  # type: ignore[no-untyped-call]
-        gradient = net.gradient(lambda n: phase.loss(n, batch, memo, torch.Generator()))
+        gradient = net.gradient(lambda n: phase.loss(n, batch, memo, Stream()))
         for key, parameter in student.named_parameters():
             assert parameter.grad is not None
             assert torch.allclose(gradient[key], parameter.grad, atol=1e-9), key
@@ -210,7 +211,7 @@ def test_eu_k_draws_the_last_linear_layer_anew_and_trains_everything() -> None:
 def test_certified_noise_has_the_stated_variance() -> None:
     method = get({"name": "noisy-fine-tune", "sigma": 0.05})
     gradients = {"a": torch.full((200, 300), 3.0, dtype=torch.float64), "b": torch.zeros(50, dtype=torch.float64)}
-    noisy = method.clip_and_add_noise(gradients, {}, torch.Generator().manual_seed(1))  # type: ignore[attr-defined]
+    noisy = method.clip_and_add_noise(gradients, {}, Stream(torch.Generator().manual_seed(1)))  # type: ignore[attr-defined]
     norm = float(gradients["a"].norm())
     residual = noisy["a"] - gradients["a"] / norm
     # 60,000 draws: the relative standard error of a variance is sqrt(2 / n) = 0.6 %.

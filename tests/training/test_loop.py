@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qunlearn.data import Dataset
+from qunlearn.models.stream import Stream
 from qunlearn.training import Recipe
 from qunlearn.training.loop import DivergedError, Outcome, no_samples, run_phases, samples_of
 from qunlearn.training.net import Net, Tensors
-from qunlearn.training.phases import Batch, Memo, Phase, batches
+from qunlearn.training.phases import Batch, Memo, Phase, positions
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Candidate, Rule, Watch, keep_last, keep_loss
 from qunlearn.training.train import supervised
@@ -31,7 +32,10 @@ SEEDS = Seeds(3, "test")
 def run(model: nn.Module, phases: Sequence[Phase], recipe: Recipe, **settings: Any) -> Outcome:
     retain = samples_of(DATA)
     settings = {"forget": no_samples(retain), "watch": Watch(), "rule": keep_last, **settings}
-    return run_phases(Net(model), phases, retain=retain, recipe=recipe, seeds=SEEDS, **settings)
+    (found,) = run_phases([Net(model)], phases, retain=retain, recipe=recipe, seeds=[SEEDS], **settings)
+    if isinstance(found, DivergedError):
+        raise found
+    return found
 
 
 def by_hand(model: nn.Module, recipe: Recipe, epochs: int) -> tuple[nn.Module, list[float], list[dict[str, Tensor]]]:
@@ -57,6 +61,8 @@ def by_hand(model: nn.Module, recipe: Recipe, epochs: int) -> tuple[nn.Module, l
 
 
 RECIPE = Recipe(learning_rate=0.02, batch_size=16)
+# The bias before batch norm has no gradient but rounding errors, and Adam divides these by 1e-8.
+CLOSE = 1e-10
 
 
 @pytest.mark.parametrize(
@@ -69,7 +75,7 @@ def test_the_loop_equals_a_loop_by_hand_with_batch_norm_and_dropout(changes: dic
     out = run(model, [Phase("retain", supervised, 4)], recipe)
     wanted, means, _ = by_hand(model, recipe, 4)
     for name, value in wanted.state_dict().items():
-        assert torch.allclose(out.net.state()[name], value, atol=1e-12, rtol=0), name
+        assert torch.allclose(out.net.state()[name], value, atol=CLOSE, rtol=0), name
     assert [row["loss"] for row in out.history] == pytest.approx(means, abs=1e-12)
     assert [row["epoch"] for row in out.history] == [1, 2, 3, 4]
     assert out.net.counts.epochs == 4
@@ -89,7 +95,7 @@ def test_what_comes_back_is_the_chosen_epoch_running_statistics_included(number:
     assert out.chosen == number
     assert [c.epoch for c in out.candidates] == [0, 1, 2, 3, 4]
     for name, value in states[number].items():
-        assert torch.allclose(out.net.state()[name], value, atol=1e-12, rtol=0), name
+        assert torch.allclose(out.net.state()[name], value, atol=CLOSE, rtol=0), name
     with torch.no_grad():
         measured = float(cross_entropy(out.net.logits(VALIDATION.x), VALIDATION.y))
     assert out.candidates[number].validation_loss == pytest.approx(measured, abs=1e-12)
@@ -103,8 +109,8 @@ def test_patience_counts_epochs_since_the_kept_one(patience: int | None, wanted:
     dictated = [0.0, 5.0, 4.0, 6.0, 6.0, 3.0, 2.0, 1.0, 0.5]
 
     class Dictated(Watch):
-        def __call__(self, net: Net, epoch: int) -> Candidate:
-            return Candidate(epoch, validation_loss=dictated[epoch])
+        def measure(self, logits: Tensor | None, models: int, epoch: int) -> list[Candidate]:
+            return [Candidate(epoch, validation_loss=dictated[epoch])]
 
     recipe = dataclasses.replace(RECIPE, patience=patience)
     out = run(plain_model(), [Phase("retain", supervised, 8)], recipe, watch=Dictated(), rule=keep_loss)
@@ -134,7 +140,7 @@ def test_phases_in_turn_share_an_optimizer_only_where_they_move_the_same() -> No
             cross_entropy(wanted(DATA.x[part]), DATA.y[part]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     for name, value in wanted.state_dict().items():
-        assert torch.allclose(found[name], value, atol=1e-12, rtol=0), name
+        assert torch.allclose(found[name], value, atol=CLOSE, rtol=0), name
     assert torch.equal(found["0.bias"], model.get_parameter("0.bias"))
 
 
@@ -151,19 +157,19 @@ def test_parameters_that_require_no_gradient_never_move() -> None:
 def test_a_transform_changes_the_gradients_and_a_refresh_renews_the_memo() -> None:
     seen: list[int] = []
 
-    def count(net: Net, memo: Memo, generator: torch.Generator) -> Memo:
+    def count(net: Net, memo: Memo, stream: Stream) -> Memo:
         assert not torch.is_grad_enabled()
         return {**memo, "number": memo["number"] + 1}
 
-    def loss(net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         seen.append(memo["number"])
-        return supervised(net, batch, memo, generator)
+        return supervised(net, batch, memo, stream)
 
-    def only_bias(gradients: Tensors, memo: Memo, generator: torch.Generator) -> Tensors:
+    def only_bias(gradients: Tensors, memo: Memo, stream: Stream) -> Tensors:
         return {name: torch.ones_like(g) if name == "2.bias" else torch.zeros_like(g) for name, g in gradients.items()}
 
     recipe, memo = Recipe(optimizer="sgd", learning_rate=0.5, batch_size=33), {"number": 10}
-    out = run(plain_model(), [Phase("retain", loss, 1, transform=only_bias, refresh=count)] * 2, recipe, memo=memo)
+    out = run(plain_model(), [Phase("retain", loss, 1, transform=only_bias, refresh=count)] * 2, recipe, memos=[memo])
     moved = plain_model().get_parameter("2.bias").detach() - out.net.state()["2.bias"]
     assert torch.allclose(moved, torch.full((3,), 0.5 + 0.5 * 1.9, dtype=torch.float64)), "two steps, momentum 0.9"
     assert torch.equal(out.net.state()["0.weight"], plain_model().get_parameter("0.weight"))
@@ -181,7 +187,7 @@ def test_epochs_that_are_no_candidates_are_run_and_not_measured() -> None:
 def test_the_untouched_net_is_candidate_0_and_the_first_epoch_begins_at_start() -> None:
     model, other = plain_model(0), plain_model(5)
     watch = Watch(None, VALIDATION)
-    out = run(model, [Phase("retain", supervised, 2)], RECIPE, start=Net(other).state(), watch=watch)
+    out = run(model, [Phase("retain", supervised, 2)], RECIPE, starts=[Net(other).state()], watch=watch)
     alone = run(other, [Phase("retain", supervised, 2)], RECIPE, watch=watch)
     assert all(torch.equal(t, alone.net.state()[name]) for name, t in out.net.state().items())
     assert out.candidates[1:] == alone.candidates[1:]
@@ -189,14 +195,14 @@ def test_the_untouched_net_is_candidate_0_and_the_first_epoch_begins_at_start() 
         assert out.candidates[0].validation_loss == pytest.approx(
             float(cross_entropy(model(VALIDATION.x), VALIDATION.y))
         )
-    back = run(model, [Phase("retain", supervised, 2)], RECIPE, start=Net(other).state(), rule=chosen_by(0))
+    back = run(model, [Phase("retain", supervised, 2)], RECIPE, starts=[Net(other).state()], rule=chosen_by(0))
     assert all(torch.equal(t, model.state_dict()[name]) for name, t in back.net.state().items())
 
 
 @pytest.mark.parametrize("rule", [keep_last, chosen_by(1)])
 def test_divergence_holds_the_state_of_the_last_finite_epoch(rule: Rule) -> None:
-    def breaks(net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
-        return supervised(net, batch, memo, generator) * torch.nan
+    def breaks(net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
+        return supervised(net, batch, memo, stream) * torch.nan
 
     model = norm_model(dropout=0.4)
     with pytest.raises(DivergedError, match="got a loss of nan in epoch 4; lower learning_rate") as caught:
@@ -204,11 +210,11 @@ def test_divergence_holds_the_state_of_the_last_finite_epoch(rule: Rule) -> None
     wanted = by_hand(model, RECIPE, 3)[2][-1]
     assert set(caught.value.last_good) == set(wanted)
     for name, value in wanted.items():
-        assert torch.allclose(caught.value.last_good[name], value, atol=1e-12, rtol=0), name
+        assert torch.allclose(caught.value.last_good[name], value, atol=CLOSE, rtol=0), name
 
 
 def test_infinite_parameters_are_a_divergence_even_where_the_loss_is_finite() -> None:
-    def burst(gradients: Tensors, memo: Memo, generator: torch.Generator) -> Tensors:
+    def burst(gradients: Tensors, memo: Memo, stream: Stream) -> Tensors:
         return {name: torch.full_like(g, torch.inf) for name, g in gradients.items()}
 
     model = plain_model()
@@ -220,7 +226,7 @@ def test_infinite_parameters_are_a_divergence_even_where_the_loss_is_finite() ->
 def test_copies_of_forget_samples_reach_the_loss() -> None:
     seen: list[int] = []
 
-    def loss(net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         seen.extend(batch.forget.position.tolist())
         return cross_entropy(net(batch.forget.x), batch.forget.y)
 
@@ -232,17 +238,13 @@ def test_copies_of_forget_samples_reach_the_loss() -> None:
 def test_the_loop_takes_the_batches_that_the_order_stream_gives() -> None:
     seen: list[list[int]] = []
 
-    def loss(net: Net, batch: Batch, memo: Memo, generator: torch.Generator) -> Tensor:
+    def loss(net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
         seen.append(batch.retain.position.tolist())
-        return supervised(net, batch, memo, generator)
+        return supervised(net, batch, memo, stream)
 
     run(plain_model(), [Phase("retain", loss, 2)], RECIPE)
-    order, retain = SEEDS.generator("order"), samples_of(DATA)
-    wanted = [
-        batch.retain.position.tolist()
-        for _ in range(2)
-        for batch in batches("retain", no_samples(retain), retain, 16, order)
-    ]
+    order = SEEDS.generator("order")
+    wanted = [batch["retain"].tolist() for _ in range(2) for batch in positions("retain", 0, 33, 16, order)]
     assert seen == wanted
     assert [len(part) for part in seen] == [16, 16, 1] * 2, "without batch norm a single sample may stand alone"
 

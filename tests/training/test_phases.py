@@ -11,60 +11,56 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qunlearn.errors import InputError
-from qunlearn.training.phases import Batch, DataOf, Samples, batches
+from qunlearn.training.phases import DataOf, Samples, positions
 
 sizes = st.integers(1, 12)
 lengths = st.integers(1, 30)
 seeds = st.integers(0, 99)
 
 
-def part(length: int, offset: int = 0) -> Samples:
-    """Samples whose input, label and position tell which they are."""
-    numbers = torch.arange(length)
-    return Samples((numbers + offset).double()[:, None], numbers % 3, numbers)
-
-
-def drawn(data: DataOf, forget: int, retain: int, size: int, seed: int, alone: bool = True) -> list[Batch]:
+def drawn(
+    data: DataOf, forget: int, retain: int, size: int, seed: int, alone: bool = True
+) -> list[dict[str, list[int]]]:
+    """The positions of each batch; none for a part that is not there, and of mixed batches those of either set."""
     generator = torch.Generator().manual_seed(seed)
-    found = list(batches(data, part(forget), part(retain, 1000), size, generator, alone))
-    for batch in found:  # inputs, labels and positions stay together
-        assert torch.equal(batch.forget.x[:, 0], batch.forget.position.double())
-        assert torch.equal(batch.retain.x[:, 0], batch.retain.position.double() + 1000)
-        assert torch.equal(batch.forget.y, batch.forget.position % 3)
-        assert torch.equal(batch.retain.y, batch.retain.position % 3)
+    found = []
+    for batch in positions(data, forget, retain, size, generator, alone):
+        both = batch.get("mixed", torch.empty(0, dtype=torch.int64))
+        parts = {"forget": both[both < forget], "retain": both[both >= forget] - forget, **batch}
+        found.append({name: parts[name].tolist() for name in ("forget", "retain")})
     return found
 
 
-def positions(parts: Iterable[Samples]) -> list[int]:
-    return [int(i) for each in parts for i in each.position]
+def joined(parts: Iterable[list[int]]) -> list[int]:
+    return [i for each in parts for i in each]
 
 
 @given(forget=lengths, retain=lengths, size=sizes, seed=seeds)
 def test_forget_and_retain_are_one_pass_over_one_set(forget: int, retain: int, size: int, seed: int) -> None:
     of_forget, of_retain = (drawn(name, forget, retain, size, seed) for name in ("forget", "retain"))
-    assert sorted(positions(b.forget for b in of_forget)) == list(range(forget))
-    assert sorted(positions(b.retain for b in of_retain)) == list(range(retain))
-    assert positions(b.retain for b in of_forget) == positions(b.forget for b in of_retain) == []
-    assert [len(b.retain.y) for b in of_retain[:-1]] == [size] * (len(of_retain) - 1)
+    assert sorted(joined(b["forget"] for b in of_forget)) == list(range(forget))
+    assert sorted(joined(b["retain"] for b in of_retain)) == list(range(retain))
+    assert joined(b["retain"] for b in of_forget) == joined(b["forget"] for b in of_retain) == []
+    assert [len(b["retain"]) for b in of_retain[:-1]] == [size] * (len(of_retain) - 1)
 
 
 @given(forget=lengths, retain=lengths, size=sizes, seed=seeds)
 def test_paired_ends_with_the_shorter_set(forget: int, retain: int, size: int, seed: int) -> None:
     found = drawn("paired", forget, retain, size, seed)
     assert len(found) == min(-(-forget // size), -(-retain // size))
-    for parts, length in (([b.forget for b in found], forget), ([b.retain for b in found], retain)):
-        seen = positions(parts)
+    for parts, length in (([b["forget"] for b in found], forget), ([b["retain"] for b in found], retain)):
+        seen = joined(parts)
         assert len(seen) == len(set(seen)) == min(length, len(found) * size)
-    assert all(len(b.forget.y) and len(b.retain.y) for b in found)
+    assert all(len(b["forget"]) and len(b["retain"]) for b in found)
 
 
 @given(forget=lengths, retain=lengths, size=sizes, seed=seeds)
 def test_cycled_passes_once_over_retain_and_begins_forget_again(forget: int, retain: int, size: int, seed: int) -> None:
     found = drawn("cycled", forget, retain, size, seed)
-    assert sorted(positions(b.retain for b in found)) == list(range(retain))
+    assert sorted(joined(b["retain"] for b in found)) == list(range(retain))
     per_pass = -(-forget // size)
     for first in range(0, len(found), per_pass):
-        seen = positions(b.forget for b in found[first : first + per_pass])
+        seen = joined(b["forget"] for b in found[first : first + per_pass])
         assert len(seen) == len(set(seen)), "a sample came twice before all had come once"
         if first + per_pass <= len(found):
             assert sorted(seen) == list(range(forget))
@@ -72,16 +68,16 @@ def test_cycled_passes_once_over_retain_and_begins_forget_again(forget: int, ret
 
 def test_every_pass_over_the_forget_set_is_shuffled_anew() -> None:
     found = drawn("cycled", 20, 100, 5, 0)
-    passes = [positions(b.forget for b in found[i : i + 4]) for i in range(0, 20, 4)]
+    passes = [joined(b["forget"] for b in found[i : i + 4]) for i in range(0, 20, 4)]
     assert len({tuple(order) for order in passes}) == 5
 
 
 @given(forget=lengths, retain=lengths, size=sizes, seed=seeds)
 def test_mixed_is_a_partition_of_both_sets(forget: int, retain: int, size: int, seed: int) -> None:
     found = drawn("mixed", forget, retain, size, seed)
-    assert sorted(positions(b.forget for b in found)) == list(range(forget))
-    assert sorted(positions(b.retain for b in found)) == list(range(retain))
-    lengths_found = [len(b.forget.y) + len(b.retain.y) for b in found]
+    assert sorted(joined(b["forget"] for b in found)) == list(range(forget))
+    assert sorted(joined(b["retain"] for b in found)) == list(range(retain))
+    lengths_found = [len(b["forget"]) + len(b["retain"]) for b in found]
     assert lengths_found[:-1] == [size] * (len(found) - 1)
     assert 1 <= lengths_found[-1] <= size
 
@@ -98,13 +94,13 @@ def test_no_batch_of_one_where_batch_norm_needs_two(
 ) -> None:
     found = drawn(data, forget, retain, size, seed, alone=False)
     if data == "mixed":  # both parts run through the model together
-        counts = [len(b.forget.y) + len(b.retain.y) for b in found]
+        counts = [len(b["forget"]) + len(b["retain"]) for b in found]
     else:
-        counts = [len(each.y) for b in found for each in b if len(each.y)]
+        counts = [len(each) for b in found for each in b.values() if each]
     assert min(counts) >= 2
     assert max(counts) <= size + 1
     if data in ("retain", "cycled", "mixed"):
-        assert sorted(positions(b.retain for b in found)) == list(range(retain))
+        assert sorted(joined(b["retain"] for b in found)) == list(range(retain))
 
 
 @pytest.mark.parametrize(("data", "forget", "size"), [("forget", 1, 4), ("cycled", 1, 4), ("retain", 1, 1)])
@@ -116,7 +112,7 @@ def test_a_single_sample_is_refused_where_batch_norm_needs_two(data: DataOf, for
 
 def test_the_order_is_the_generator_s_permutation() -> None:
     wanted = torch.randperm(7, generator=torch.Generator().manual_seed(5)).tolist()
-    assert positions(b.retain for b in drawn("retain", 1, 7, 3, 5)) == wanted
+    assert joined(b["retain"] for b in drawn("retain", 1, 7, 3, 5)) == wanted
     state = torch.random.get_rng_state()
     drawn("cycled", 3, 9, 2, 0)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -125,13 +121,24 @@ def test_the_order_is_the_generator_s_permutation() -> None:
 @pytest.mark.parametrize("data", ["forget", "cycled", "mixed"])
 def test_every_order_is_as_likely_as_any_other(data: DataOf) -> None:
     """2,000 seeds: the first forget sample of an epoch is each of 4 with a share of 1/4 (5 sigma: 0.048)."""
-    firsts = Counter(positions(b.forget for b in drawn(data, 4, 4, 8, seed))[0] for seed in range(2000))
+    firsts = Counter(joined(b["forget"] for b in drawn(data, 4, 4, 8, seed))[0] for seed in range(2000))
     assert all(abs(firsts[i] / 2000 - 0.25) < 0.048 for i in range(4))
+
+
+def test_samples_are_taken_row_by_row() -> None:
+    """Inputs, labels and positions stay together; several orders are taken at once."""
+    numbers = torch.arange(7)
+    whole = Samples((numbers + 100).double()[:, None], numbers % 3, numbers)
+    found = whole.take(torch.tensor([[4, 2, 2], [0, 6, 5]]))
+    assert found.x.squeeze(-1).tolist() == [[104.0, 102.0, 102.0], [100.0, 106.0, 105.0]]
+    assert found.y.tolist() == [[1, 2, 2], [0, 0, 2]]
+    assert found.position.tolist() == [[4, 2, 2], [0, 6, 5]]
 
 
 @given(length=st.integers(1, 8), number=st.integers(1, 4))
 def test_copies_number_every_copy_of_every_sample(length: int, number: int) -> None:
-    found = part(length).copies(number)
+    numbers = torch.arange(length)
+    found = Samples(numbers.double()[:, None], numbers % 3, numbers).copies(number)
     assert found.position.tolist() == list(range(length * number))
     for row, position in enumerate(found.position.tolist()):
         assert float(found.x[row, 0]) == position // number
