@@ -179,6 +179,7 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
     from qunlearn.study.plan import make_plan
     from qunlearn.study.progress import duration
     from qunlearn.study.runner import default_workers
+    from qunlearn.study.task import units_of
 
     plan, workers = make_plan(config), workers or default_workers(config)
     cost = estimate(plan)
@@ -190,10 +191,10 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
             continue
         gradients = sum(cost.gradient_evaluations[key] for key in keys)
         rows.append([title, str(len(keys)), f"{gradients:,.0f}", duration(sum(cost.seconds[key] for key in keys))])
-    keys = [task.key for task in plan.tasks]
+    units = units_of(plan.tasks, {task.key for task in plan.tasks})
     gradients = sum(cost.gradient_evaluations.values())
-    last = f"{duration(cost.wall(keys, workers))} on {workers} worker{'s' if workers > 1 else ''}"
-    rows.append(["in all", str(len(keys)), f"{gradients:,.0f}", last])
+    last = f"{duration(cost.wall(units, workers))} on {workers} worker{'s' if workers > 1 else ''}"
+    rows.append(["in all", str(len(plan.tasks)), f"{gradients:,.0f}", last])
     _print_table(f"{config.name} (nothing was started)", ["", "number", "gradient evaluations", "time"], rows)
     if config.settings.model.factory is not None:
         typer.echo(f"Code of yours that will run: {config.settings.model.factory}")

@@ -94,12 +94,15 @@ class TuningConfig(Section):
 
 
 class RunConfig(Section):
-    """On what the study runs. Of these only `workers` leaves every figure unchanged."""
+    """On what the study runs. Of these only `workers` leaves every figure unchanged to the last bit."""
 
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of models and data")
     device: str = Field("cpu", description='"cpu", "cuda" or "cuda:0"')
     engine: str = Field("auto", description="what runs the circuits (`qunlearn list engines`)")
     threads: Positive = Field(1, description="threads of every worker")
+    together: Positive = Field(
+        20, description="seeds computed at once, at most, where models allow it and gain by it; 1: one by one"
+    )
     workers: Positive | None = Field(None, description="worker processes; cores divided by threads where not given")
 
 

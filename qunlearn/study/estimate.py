@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from qunlearn.evaluation import evaluate, predict
 from qunlearn.study.executors import START_UP
 from qunlearn.study.plan import Plan
 from qunlearn.study.prepare import model_of, recipe_of, split_of
-from qunlearn.study.task import Task, canonical
+from qunlearn.study.task import Task, Unit, canonical
 from qunlearn.study.tuning import settings_of
 from qunlearn.training.train import fit, of_classes
 
@@ -42,9 +43,9 @@ class Estimate:
     seconds: dict[str, float]
     gradient_evaluations: dict[str, float]
 
-    def wall(self, keys: list[str], workers: int) -> float:
-        """Seconds until the tasks of these keys are done and reported, if nothing else runs on this machine."""
-        times = [self.seconds[key] for key in keys]
+    def wall(self, units: Sequence[Unit], workers: int) -> float:
+        """Seconds until these units are done and reported, if nothing else runs on this machine."""
+        times = [sum(self.seconds[task.key] for task in unit.tasks) for unit in units]
         busy = min(workers, len(times))
         return START_UP + max(sum(times) / busy, *times) + REPORT if times else 0.0
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import IO, Any, Literal, Protocol
 
 from qunlearn.errors import QunlearnError
 from qunlearn.study.store import Store
-from qunlearn.study.task import Task
+from qunlearn.study.task import Task, Unit
 
-#: A task whose worker dies is tried so many times.
+#: A unit whose worker dies is tried so many times.
 TRIES = 2
 #: Seconds until a worker process has imported torch and made its first split, for estimates.
 START_UP = 3.0
@@ -43,10 +44,10 @@ def cores() -> int:
 class Executor(Protocol):
     """Whatever can run tasks."""
 
-    def run(self, tasks: Sequence[Task], finished: set[str]) -> Iterator[Outcome]:
-        """Run the tasks, each after those that it needs, and give every outcome as it comes.
+    def run(self, units: Sequence[Unit], finished: AbstractSet[str], failed: AbstractSet[str]) -> Iterator[Outcome]:
+        """Run the units, each after the tasks that it needs, and give the outcome of every wanted task as it comes.
 
-        `finished` are the keys that are there already.
+        `finished` and `failed` are the keys of which that is known already; what needs a failed task fails.
         """
         ...
 
@@ -56,7 +57,7 @@ class _Worker:
 
     def __init__(self, greeting: dict[str, Any], log: IO[str], answers: queue.Queue[tuple[_Worker, str]]) -> None:
         environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(greeting["threads"]))}
-        self.task: Task | None = None
+        self.unit: Unit | None = None  # what is still to be answered of it
         self.process = subprocess.Popen(
             [sys.executable, "-m", "qunlearn.study.worker"],
             stdin=subprocess.PIPE,
@@ -70,10 +71,19 @@ class _Worker:
         self._send(greeting)
         threading.Thread(target=self._listen, args=(answers,), daemon=True).start()
 
-    def give(self, task: Task) -> None:
-        """Send a task."""
-        self.task = task
-        self._send(task.to_dict())
+    def give(self, unit: Unit) -> None:
+        """Send a unit."""
+        self.unit = unit
+        self._send(unit.to_dict())
+
+    def answered(self, key: str) -> Task:
+        """Take note that a task of the unit has ended."""
+        assert self.unit is not None
+        task = next(task for task in self.unit.left if task.key == key)
+        self.unit = Unit(self.unit.tasks, self.unit.wanted - {key})
+        if not self.unit.wanted:
+            self.unit = None
+        return task
 
     def stop(self) -> None:
         """End the process now; what it had not finished is left undone."""
@@ -112,23 +122,22 @@ class LocalPool:
         self._answers: queue.Queue[tuple[_Worker, str]] = queue.Queue()
         self._tries: dict[str, int] = {}
 
-    def run(self, tasks: Sequence[Task], finished: set[str]) -> Iterator[Outcome]:
-        """See `Executor`. Tasks earlier in the list start earlier; a task whose needs failed fails too."""
-        waiting, done, failed = list(tasks), set(finished), set[str]()
+    def run(self, units: Sequence[Unit], finished: AbstractSet[str], failed: AbstractSet[str]) -> Iterator[Outcome]:
+        """See `Executor`. Units earlier in the list start earlier."""
+        waiting, ended = list(units), {"done": set(finished), "failed": set(failed)}
         pool: list[_Worker] = []
         with open(self.store.root / "workers.log", "a", encoding="utf-8") as log:
             try:
                 pool += [self._start(log) for _ in range(min(self.workers, len(waiting)))]
-                while waiting or any(worker.task for worker in pool):
-                    yield from self._cascade(waiting, failed)
-                    self._hand_out(pool, waiting, done)
-                    if not any(worker.task for worker in pool):
-                        if waiting and failed.isdisjoint(waiting[0].needs):
-                            raise QunlearnError(f"expected what {waiting[0].key} needs among the tasks")
-                        continue
-                    outcome = self._next(pool, waiting, log)
-                    if outcome is not None:
-                        (done if outcome.status == "done" else failed).add(outcome.task.key)
+                while waiting or any(worker.unit for worker in pool):
+                    found = self._give_up(waiting, ended["failed"])
+                    self._hand_out(pool, waiting, ended["done"])
+                    if any(worker.unit for worker in pool):
+                        found += self._next(pool, waiting, log)
+                    elif waiting and not found:
+                        raise QunlearnError(f"expected what {waiting[0].key} needs among the tasks")
+                    for outcome in found:
+                        ended[outcome.status].add(outcome.task.key)
                         yield outcome
             finally:
                 for worker in pool:
@@ -137,41 +146,47 @@ class LocalPool:
     def _start(self, log: IO[str]) -> _Worker:
         return _Worker(self._greeting, log, self._answers)
 
-    def _hand_out(self, pool: list[_Worker], waiting: list[Task], done: set[str]) -> None:
+    def _hand_out(self, pool: list[_Worker], waiting: list[Unit], done: set[str]) -> None:
         for worker in pool:
-            ready = next((task for task in waiting if done.issuperset(task.needs)), None)
-            if worker.task is None and ready is not None:
+            ready = next((unit for unit in waiting if done.issuperset(unit.needs)), None)
+            if worker.unit is None and ready is not None:
                 waiting.remove(ready)
                 worker.give(ready)
 
-    def _cascade(self, waiting: list[Task], failed: set[str]) -> Iterator[Outcome]:
-        for task in [task for task in waiting if not failed.isdisjoint(task.needs)]:
-            waiting.remove(task)
-            needed = next(key for key in task.needs if key in failed)
-            message = f"a task that it needs failed ({needed})"
-            self.store.save_failure(task, message, "")
-            yield Outcome(task, "failed", message)
+    def _give_up(self, waiting: list[Unit], failed: set[str]) -> list[Outcome]:
+        """Leave out the tasks that need a failed one; the others of their units do without them."""
+        found = []
+        for index, unit in enumerate(waiting):
+            lost = unit.lost(failed)
+            for task in (task for task in unit.left if task.key in lost):
+                needed = next(key for key in task.needs if key in failed)
+                found.append(self._failed(task, f"a task that it needs failed ({needed})"))
+            waiting[index] = unit.without(lost)
+        waiting[:] = [unit for unit in waiting if unit.wanted]
+        return found
 
-    def _next(self, pool: list[_Worker], waiting: list[Task], log: IO[str]) -> Outcome | None:
+    def _failed(self, task: Task, message: str) -> Outcome:
+        self.store.save_failure(task, message, "")
+        return Outcome(task, "failed", message)
+
+    def _next(self, pool: list[_Worker], waiting: list[Unit], log: IO[str]) -> list[Outcome]:
+        """What the next line of a worker says; its end, if it has died."""
         worker, line = self._answers.get()
         if worker not in pool:
-            return None
-        task = worker.task
+            return []
         if not line:
             worker.stop()
             pool[pool.index(worker)] = self._start(log)
-            return self._after_death(task, worker.process.returncode, waiting) if task else None
+            return self._after_death(worker.unit, worker.process.returncode, waiting) if worker.unit else []
         answer = json.loads(line)
-        assert task is not None
-        worker.task = None
-        return Outcome(task, answer["status"], answer.get("message", ""), answer.get("seconds", 0.0))
+        task = worker.answered(answer["key"])
+        return [Outcome(task, answer["status"], answer.get("message", ""), answer.get("seconds", 0.0))]
 
-    def _after_death(self, task: Task, code: int, waiting: list[Task]) -> Outcome | None:
-        self._tries[task.key] = self._tries.get(task.key, 0) + 1
-        if self._tries[task.key] < TRIES:
-            waiting.insert(0, task)
-            return None
+    def _after_death(self, unit: Unit, code: int, waiting: list[Unit]) -> list[Outcome]:
+        self._tries[unit.key] = self._tries.get(unit.key, 0) + 1
+        if self._tries[unit.key] < TRIES:
+            waiting.insert(0, unit)
+            return []
         log = self.store.root / "workers.log"
         message = f"its worker process ended {TRIES} times, last with exit code {code}; see {log}"
-        self.store.save_failure(task, message, "")
-        return Outcome(task, "failed", message)
+        return [self._failed(task, message) for task in unit.left]

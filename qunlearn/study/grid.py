@@ -14,7 +14,7 @@ from qunlearn.study.config import Settings
 #: Lists of the grid that are no key of the file's tables.
 OWN_AXES = ("request", "method", "seed")
 #: Keys that cannot be swept: they say how to run, not what.
-FIXED = ("run.workers", "plugins.modules", "tuning.budget")
+FIXED = ("run.workers", "run.together", "plugins.modules", "tuning.budget")
 #: Tables of which parts may be swept as one, for keys that change together.
 TABLES = ("model", "training")
 

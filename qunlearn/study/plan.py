@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from qunlearn import methods
 from qunlearn.data import ForgetRequest, Split
 from qunlearn.errors import InputError, QunlearnError
+from qunlearn.methods.base import GradientMethod
 from qunlearn.study.config import Settings
 from qunlearn.study.grid import MethodChoice, StudyConfig
 from qunlearn.study.names import check_names
 from qunlearn.study.plugins import import_plugins, source_hash
 from qunlearn.study.prepare import circuit_of, data_identity, model_identity, model_of, split_of
-from qunlearn.study.task import Task, hash_of
+from qunlearn.study.task import Kind, Task, hash_of
 from qunlearn.study.tuning import REVISION as TUNING_REVISION
 from qunlearn.study.tuning import is_tuned, settings_of, tuning_request
 from qunlearn.training.loop import REVISION as LOOP_REVISION
+from qunlearn.training.replicas import obstacle
 
 FORMAT = 1
 REVISION = 1  # of what a trial computes beside the method: raise it when evaluation changes results
@@ -76,18 +80,20 @@ class _Cell:
     def __init__(self, study: StudyConfig, cell: Settings, request: dict[str, Any]) -> None:
         self.study, self.request = study, request
         self.settings = cell.to_dict()
-        del self.settings["run"]["workers"]
+        for key in ("workers", "together"):  # the first changes no figure, the second is told by the units
+            del self.settings["run"][key]
         self.split = self._split()
+        self.together = study.settings.run.together
         self.identity = hash_of(self._identity())
         self.sets = {name: data_identity(data) for name, data in self.split.sets().items()}
         self.entanglement = self._entanglement()
-        self.originals = [self._model("original", seed) for seed in study.seeds]
-        self.retrained = [self._model("retrained", seed) for seed in study.retrained_seeds()]
+        self.originals = list(self._models("original", study.seeds))
+        self.retrained = list(self._models("retrained", study.retrained_seeds()))
         self.tunings = dict(self._tunings()) if is_tuned(self.settings) else {}
 
     def models(self) -> list[Task]:
         """Every model that a trial or a tuning of this cell needs."""
-        for_tuning = [self._model("original", self.study.tuning_seed())] if self.tunings else []
+        for_tuning = self._models("original", [self.study.tuning_seed()]) if self.tunings else ()
         return [*self.originals, *for_tuning, *self.retrained]
 
     def trials(self) -> Iterator[Task]:
@@ -96,9 +102,17 @@ class _Cell:
             if choice.name == "retrain":
                 yield from self._references(choice)
                 continue
-            for index, original in enumerate(self.originals):
-                chosen = self.retrained[index : index + 1] if self.study.settings.paired else self.retrained
-                yield self._trial(choice, original.seed, original.key, tuple(task.key for task in chosen))
+            gradient = isinstance(methods.get(choice.to_config()), GradientMethod)
+            for group in shared_out(range(len(self.originals)), self.together if gradient else 1):
+                yield from _unit(self._of_originals(choice, group))
+
+    def _of_originals(self, choice: MethodChoice, group: Sequence[int]) -> Iterator[Task]:
+        """The trials of a method that start from the originals at these positions."""
+        seeds = [self.originals[index].seed for index in group]
+        for index in group:
+            chosen = self.retrained[index : index + 1] if self.study.settings.paired else self.retrained
+            retrained = tuple(task.key for task in chosen)
+            yield self._trial(choice, self.originals[index].seed, self.originals[index].key, retrained, seeds)
 
     def _references(self, choice: MethodChoice) -> Iterator[Task]:
         """A row for each retrained model, compared with the others (if paired, with the next)."""
@@ -116,7 +130,8 @@ class _Cell:
 
     def _identity(self) -> dict[str, Any]:
         try:
-            model_of(self.settings, self.split.train, 0)
+            if obstacle(model_of(self.settings, self.split.train, 0)) is not None:
+                self.together = 1
             model = model_identity(self.settings)
         except QunlearnError as error:
             raise InputError(f"{self.study.where('model.circuit')}: {error}") from error
@@ -130,16 +145,21 @@ class _Cell:
             return None
         return dict(circuit_of(self.settings).settings).get("entanglement")
 
-    def _model(self, kind: Any, seed: int) -> Task:
+    def _models(self, kind: Kind, seeds: Sequence[int]) -> Iterator[Task]:
+        for group in shared_out(seeds, self.together):
+            yield from _unit(self._model(kind, seed, group) for seed in group)
+
+    def _model(self, kind: Kind, seed: int, group: Sequence[int]) -> Task:
         trained_on = self.split.original if kind == "original" else self.split.retain
         sets = {"training": data_identity(trained_on), "validation": data_identity(self.split.validation)}
         rules = {"protocol": self.split.protocol, "loop": LOOP_REVISION}
-        key = hash_of({"kind": kind, "identity": self.identity, "sets": sets, "rules": rules, "seed": seed})
+        determined = {"kind": kind, "identity": self.identity, "sets": sets, "rules": rules, "seed": seed}
+        key = hash_of(determined | _group(group))
         return Task(key, kind, self.settings, self.request, seed)
 
     def _tunings(self) -> Iterator[tuple[str, Task]]:
         """The tuning of every method that has something to search, by label."""
-        original = self._model("original", self.study.tuning_seed())
+        (original,) = self._models("original", [self.study.tuning_seed()])
         request = tuning_request(self.split, self.study.requests, original.seed)
         sets = split_of(self.settings, request, str(self.study.folder)).sets()
         shared = {
@@ -162,10 +182,13 @@ class _Cell:
                 "tried": [one.hyperparameters() for one in tried],
             }
             row = {**self._row(choice, original.seed), "request": label}
-            task = replace(original, key=hash_of({**shared, "method": own}), kind="tuning", request=request)
-            yield choice.label, replace(task, original=original.key, method=config, row=row)
+            key = hash_of({**shared, "method": own})
+            task = Task(key, "tuning", self.settings, request, original.seed, original.key, (), config, row)
+            yield choice.label, task
 
-    def _trial(self, choice: MethodChoice, seed: int, original: str, retrained: tuple[str, ...]) -> Task:
+    def _trial(
+        self, choice: MethodChoice, seed: int, original: str, retrained: tuple[str, ...], group: Sequence[int] = ()
+    ) -> Task:
         method, tuning = methods.get(choice.to_config()), self.tunings.get(choice.label)
         determined = {
             "kind": "trial",
@@ -180,7 +203,7 @@ class _Cell:
         if tuning is not None:
             determined["tuning"] = tuning.key
         row, config = self._row(choice, seed), choice.to_config()
-        key = hash_of({**determined, "row": row})
+        key = hash_of({**determined, **_group(group), "row": row})
         row = {"study": row["study"], "trial": key, **row}
         chosen_by = tuning.key if tuning else None
         return Task(key, "trial", self.settings, self.request, seed, original, retrained, config, row, chosen_by)
@@ -205,6 +228,28 @@ class _Cell:
         }
         swept = [name for name in self.study.swept() if name not in _COLUMNS]
         return row | {name: _lookup(self.settings, name) for name in swept}
+
+
+def shared_out(items: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """The items in order, in as few parts of at most `size` as there can be, as equal as they can be.
+
+    >>> shared_out(range(5), 2)
+    [(0,), (1, 2), (3, 4)]
+    """
+    parts = math.ceil(len(items) / size)
+    borders = [len(items) * part // parts for part in range(parts + 1)]
+    return [tuple(items[start:end]) for start, end in itertools.pairwise(borders)]
+
+
+def _unit(tasks: Iterator[Task]) -> Iterator[Task]:
+    first = next(tasks)
+    yield first
+    yield from (replace(task, unit=first.key) for task in tasks)
+
+
+def _group(seeds: Sequence[int]) -> dict[str, Any]:
+    """What a key holds of the seeds computed together; nothing of one alone, who is the same in any study."""
+    return {"together": list(seeds)} if len(seeds) > 1 else {}
 
 
 def _circuit_name(model: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from qunlearn.study.grid import StudyConfig
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.progress import StudyProgress, duration
 from qunlearn.study.store import Store, read_json, write_atomic
-from qunlearn.study.task import Kind, Task, json_text
+from qunlearn.study.task import Kind, Task, json_text, units_of
 
 Say = Callable[[str], None]
 
@@ -58,7 +58,7 @@ def run_study(
                 threads=study.settings.run.threads,
                 modules=study.settings.plugins.modules,
             )
-            _work(pool, plan, left, cost, workers)
+            _work(pool, plan, left, set(store.failures()), cost, workers)
         write_atomic(root / "baselines.json", json_text({"rows": baselines(plan)}))
         report = _report(plan, store)
     failed = [task for task in plan.tasks if store.failure(task.key).is_file()]
@@ -92,7 +92,7 @@ def summary(plan: Plan, left: list[Task], cost: Estimate, workers: int) -> str:
     """A sentence on what is about to be done, and what it costs."""
     counts = {kind: sum(task.kind == kind for task in left) for kind in get_args(Kind)}
     gradients = sum(cost.gradient_evaluations[task.key] for task in left)
-    seconds = cost.wall([task.key for task in left], workers)
+    seconds = cost.wall(units_of(plan.tasks, {task.key for task in left}), workers)
     finished = len(plan.tasks) - len(left)
     budget = plan.study.settings.tuning.budget
     tunings = f"{counts['tuning']} tunings of {budget} settings each, " if counts["tuning"] else ""
@@ -120,11 +120,11 @@ def _left(plan: Plan, store: Store, retry_failed: bool, say: Say) -> list[Task]:
     return [task for task in plan.tasks if task.key not in done and task.key not in failed]
 
 
-def _work(pool: Executor, plan: Plan, left: list[Task], cost: Estimate, workers: int) -> None:
+def _work(pool: Executor, plan: Plan, left: list[Task], failed: set[str], cost: Estimate, workers: int) -> None:
     waiting = {task.key for task in left}
-    finished = {task.key for task in plan.tasks if task.key not in waiting}
+    finished = {task.key for task in plan.tasks} - waiting - failed
     with StudyProgress(left, cost.seconds, workers) as progress:
-        for outcome in pool.run(left, finished):
+        for outcome in pool.run(units_of(plan.tasks, waiting), finished, failed):
             progress.update(outcome)
 
 

@@ -1,9 +1,11 @@
-"""One unit of work of a study: a model to train, a method to tune, or a trial to run."""
+"""The work of a study: tasks (a model to train, a method to tune, a trial to run), and the units they come in."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ Kind = Literal["original", "retrained", "tuning", "trial"]
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is given; plain JSON data, so that any executor can send it.
+    """One result of a study; plain JSON data, so that any executor can send it.
 
     Attributes:
         key: hash of all that determines the result.
@@ -25,6 +27,7 @@ class Task:
         method: name and hyper-parameters, as the study file gives them.
         row: the identifying columns of the record.
         tuning: key of the tuning whose choice a trial uses.
+        unit: key of the first task of its unit; its own where it is alone.
     """
 
     key: str
@@ -37,6 +40,11 @@ class Task:
     method: dict[str, Any] | None = None
     row: dict[str, Any] = field(default_factory=dict)
     tuning: str | None = None
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        """A task of which nothing else is said is a unit of its own."""
+        object.__setattr__(self, "unit", self.unit or self.key)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -58,6 +66,65 @@ class Task:
     def from_dict(cls, data: dict[str, Any]) -> Task:
         """The task that `to_dict` wrote."""
         return cls(**{**data, "retrained": tuple(data["retrained"])})
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Tasks that differ in nothing but the seed; one worker computes them together.
+
+    Attributes:
+        tasks: all of them, also those that are done: the last bits of a result depend on who is computed with it.
+        wanted: keys of those whose outcome is to be kept.
+    """
+
+    tasks: tuple[Task, ...]
+    wanted: frozenset[str]
+
+    @classmethod
+    def alone(cls, task: Task) -> Unit:
+        """A unit of one task."""
+        return cls((task,), frozenset({task.key}))
+
+    @property
+    def key(self) -> str:
+        """What names the unit, also where some of its tasks had to be left out."""
+        return self.tasks[0].unit
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Keys of the tasks that must be done first."""
+        return frozenset(key for task in self.tasks for key in task.needs)
+
+    @property
+    def left(self) -> tuple[Task, ...]:
+        """The tasks that are wanted."""
+        return tuple(task for task in self.tasks if task.key in self.wanted)
+
+    def lost(self, failed: AbstractSet[str]) -> frozenset[str]:
+        """Keys of the tasks that need a failed one."""
+        return frozenset(task.key for task in self.tasks if not failed.isdisjoint(task.needs))
+
+    def without(self, keys: frozenset[str]) -> Unit:
+        """The unit without some tasks."""
+        return Unit(tuple(task for task in self.tasks if task.key not in keys), self.wanted - keys)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The unit as JSON data."""
+        return {"tasks": [task.to_dict() for task in self.tasks], "wanted": sorted(self.wanted)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Unit:
+        """The unit that `to_dict` wrote."""
+        return cls(tuple(Task.from_dict(task) for task in data["tasks"]), frozenset(data["wanted"]))
+
+
+def units_of(tasks: Iterable[Task], wanted: AbstractSet[str]) -> list[Unit]:
+    """The units that hold a wanted task, whole, in the order of their first tasks."""
+    found: dict[str, list[Task]] = {}
+    for task in tasks:
+        found.setdefault(task.unit, []).append(task)
+    units = (Unit(tuple(members), frozenset(wanted & {task.key for task in members})) for members in found.values())
+    return [unit for unit in units if unit.wanted]
 
 
 def canonical(data: Any) -> str:

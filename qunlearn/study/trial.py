@@ -1,11 +1,11 @@
-"""What a worker does with one task: train a model, tune a method, or unlearn and evaluate."""
+"""What a worker does with a unit of tasks: train models, tune a method, or unlearn and evaluate."""
 
 from __future__ import annotations
 
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,27 @@ from torch import nn
 
 from qunlearn.data import Split
 from qunlearn.evaluation import Predictions, evaluate, predict
-from qunlearn.methods import unlearn
+from qunlearn.methods import Unlearned
+from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.models import load_model, save_model
 from qunlearn.study.prepare import model_of, split_of
 from qunlearn.study.store import Store
-from qunlearn.study.task import Kind, Task, canonical
+from qunlearn.study.task import Kind, Task, Unit, canonical
 from qunlearn.study.tuning import is_tuned, settings_of, tune
 from qunlearn.training.counting import Counts
 from qunlearn.training.recipe import recipe_of
-from qunlearn.training.train import fit, refit, required_recipe
+from qunlearn.training.train import fit_all, refit_all, required_recipe
 
 PREDICTIONS = "predictions.safetensors"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended: the seconds that it took, or why it failed."""
+
+    task: Task
+    seconds: float = 0.0
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -36,19 +46,39 @@ class _Outcome:
     write: Callable[[Path], None]
 
 
-def run_task(task: Task, store: Store, folder: str) -> None:
-    """Do what the task says and keep its outcome; nothing is kept where it raises.
+_Finish = Callable[[], _Outcome]
+"""What is left to do for one task, after what is done for all tasks of its unit at once."""
 
-    `folder` is where the user's files and modules lie.
+
+def run_unit(unit: Unit, store: Store, folder: str) -> Iterator[Ended]:
+    """Do what the tasks of a unit say, together, and keep the outcomes that are wanted; one that fails harms no other.
+
+    Nothing is kept of a task that fails. `folder` is where the user's files and modules lie.
     """
+    start, first = time.perf_counter(), unit.tasks[0]
+    try:
+        split = split_of(first.settings, first.request, folder)
+        found = _WORK[first.kind](unit.tasks, split, store, folder)
+    except Exception as error:
+        found = [error] * len(unit.tasks)
+    share = (time.perf_counter() - start) / len(unit.tasks)
+    for task, finish in zip(unit.tasks, found, strict=True):
+        if task.key in unit.wanted:
+            yield _keep(task, finish, share, store)
+
+
+def _keep(task: Task, finish: _Finish | Exception, share: float, store: Store) -> Ended:
+    """Save the outcome of one task; `share` are its seconds of what was done for all tasks of its unit."""
     start = time.perf_counter()
-    split = split_of(task.settings, task.request, folder)
-    if task.kind == "trial":
-        outcome = _run_trial(task, split, store, folder)
-    else:
-        outcome = _run_tuning(task, split, store) if task.kind == "tuning" else _train(task, split)
-    total = time.perf_counter() - start
-    store.save(task, outcome.content, {"seconds": outcome.seconds, "total_seconds": total}, outcome.write)
+    try:
+        if isinstance(finish, Exception):
+            raise finish
+        outcome = finish()
+        total = share + time.perf_counter() - start
+        store.save(task, outcome.content, {"seconds": outcome.seconds, "total_seconds": total}, outcome.write)
+    except Exception as error:
+        return Ended(task, error=error)
+    return Ended(task, total)
 
 
 def restore(settings: dict[str, Any], kind: Kind, key: str, split: Split, store: Store) -> nn.Module:
@@ -68,16 +98,23 @@ def kept_as(task: Task) -> tuple[Kind, str]:
     return ("retrained", task.retrained[0]) if task.method["name"] == "retrain" else ("trial", task.key)
 
 
-def _train(task: Task, split: Split) -> _Outcome:
-    fresh = model_of(task.settings, split.train, task.seed)
+def _train(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
+    fresh = [model_of(task.settings, split.train, task.seed) for task in tasks]
+    seeds = [task.seed for task in tasks]
     start = time.perf_counter()
-    if task.kind == "original":
-        recipe = required_recipe(fresh)
-        model, counts = fit(fresh, split.original, split.validation, recipe, seed=task.seed, progress=_silent)
+    if tasks[0].kind == "original":
+        recipe = required_recipe(fresh[0])
+        trained = fit_all(fresh, split.original, split.validation, recipe, seeds=seeds, progress=_silent)
     else:
-        model, counts = refit(fresh, split, seed=task.seed, progress=_silent)
-    seconds = time.perf_counter() - start
+        trained = refit_all(fresh, split, seeds=seeds, progress=_silent)
+    seconds = (time.perf_counter() - start) / len(tasks)
+    return [
+        one if isinstance(one, Exception) else functools.partial(_trained, task, split, *one, seconds)
+        for task, one in zip(tasks, trained, strict=True)
+    ]
 
+
+def _trained(task: Task, split: Split, model: nn.Module, counts: Counts, seconds: float) -> _Outcome:
     def write(folder: Path) -> None:
         _save_model(task, model, folder)
         if task.kind == "retrained":  # an original serves several requests, and each has sets of its own
@@ -87,7 +124,11 @@ def _train(task: Task, split: Split) -> _Outcome:
     return _Outcome(content, seconds, write)
 
 
-def _run_tuning(task: Task, split: Split, store: Store) -> _Outcome:
+def _tune(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
+    return [functools.partial(_tuned, task, split, store) for task in tasks]
+
+
+def _tuned(task: Task, split: Split, store: Store) -> _Outcome:
     assert task.original is not None
     assert task.method is not None
     model = restore(task.settings, "original", task.original, split, store)
@@ -98,29 +139,49 @@ def _run_tuning(task: Task, split: Split, store: Store) -> _Outcome:
     return _Outcome({"config": task.settings, "row": task.row, "record": record}, seconds, lambda folder: None)
 
 
-def _run_trial(task: Task, split: Split, store: Store, folder: str) -> _Outcome:
-    assert task.original is not None
-    assert task.method is not None
-    retrained = [_retrained_predictions(str(store.root), key) for key in task.retrained]
-    cell, request = canonical(task.settings), canonical(task.request)
-    original = _original_predictions(str(store.root), task.original, cell, request, folder)
-    if task.method["name"] == "retrain":  # the model is there already
-        figures = evaluate(retrained[0], split, original=original, retrained=retrained)
-        key = task.retrained[0]
-        record = {"method": "retrain", **store.result("retrained", key)["record"]}
-        return _outcome(task, figures, record, store.seconds("retrained", key), None)
-    model = restore(task.settings, "original", task.original, split, store)
-    tuned = store.result("tuning", task.tuning)["record"] if task.tuning else {"hyperparameters": {}, "searched": []}
-    method = {**task.method, **tuned["hyperparameters"]}
-    unlearned = unlearn(model, split, method=method, seed=task.seed, progress=_silent)
-    figures = evaluate(unlearned.model, split, original=original, retrained=retrained)
+def _run_trials(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
+    assert tasks[0].method is not None
+    if tasks[0].method["name"] == "retrain":  # the models are there already
+        return [functools.partial(_retrained, task, split, store, folder) for task in tasks]
+    tuned = _choice(tasks[0], store)
+    method = {**tasks[0].method, **(tuned["hyperparameters"] if tuned else {})}
+    models = [restore(task.settings, "original", task.original or "", split, store) for task in tasks]
+    found = unlearn_all(models, split, method=method, seeds=[task.seed for task in tasks], progress=_silent)
+    return [
+        one if isinstance(one, Exception) else functools.partial(_unlearned, task, one, split, store, folder)
+        for task, one in zip(tasks, found, strict=True)
+    ]
+
+
+def _choice(task: Task, store: Store) -> dict[str, Any] | None:
+    """The record of the tuning that chose a trial's hyper-parameters, if any did."""
+    return store.result("tuning", task.tuning)["record"] if task.tuning else None
+
+
+def _unlearned(task: Task, unlearned: Unlearned, split: Split, store: Store, folder: str) -> _Outcome:
+    figures = _figures(task, unlearned.model, split, store, folder)
     record = unlearned.record.to_dict()
     seconds = record.pop("seconds")
-    if task.tuning:
+    if tuned := _choice(task, store):
         chosen = {name: tuned["hyperparameters"][name] for name in tuned["searched"]}
         record["tuning"] = {"key": task.tuning, "hyperparameters": chosen, "counts": tuned["counts"]}
     changed = unlearned.model if kept_as(task)[0] == "trial" else None
     return _outcome(task, figures, record, seconds, changed)
+
+
+def _retrained(task: Task, split: Split, store: Store, folder: str) -> _Outcome:
+    key = task.retrained[0]
+    figures = _figures(task, _retrained_predictions(str(store.root), key), split, store, folder)
+    record = {"method": "retrain", **store.result("retrained", key)["record"]}
+    return _outcome(task, figures, record, store.seconds("retrained", key), None)
+
+
+def _figures(task: Task, model: nn.Module | Predictions, split: Split, store: Store, folder: str) -> dict[str, float]:
+    assert task.original is not None
+    retrained = [_retrained_predictions(str(store.root), key) for key in task.retrained]
+    cell, request = canonical(task.settings), canonical(task.request)
+    original = _original_predictions(str(store.root), task.original, cell, request, folder)
+    return evaluate(model, split, original=original, retrained=retrained)
 
 
 def _outcome(
@@ -154,3 +215,11 @@ def _original_predictions(root: str, key: str, settings: str, request: str, fold
 
 def _silent(done: int, total: int, known: str) -> None:
     """Shows nothing: the driver shows the study's progress."""
+
+
+_WORK: dict[Kind, Callable[[Sequence[Task], Split, Store, str], list[_Finish | Exception]]] = {
+    "original": _train,
+    "retrained": _train,
+    "tuning": _tune,
+    "trial": _run_trials,
+}

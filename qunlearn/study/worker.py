@@ -1,6 +1,6 @@
-"""A worker process: takes tasks as JSON lines on stdin, answers on stdout, and ends when its driver does.
+"""A worker process: takes units as JSON lines on stdin, answers on stdout, and ends when its driver does.
 
-By hand: ``python -m qunlearn.study.worker failed/KEY.json`` repeats a failed unit and shows what happens.
+By hand: ``python -m qunlearn.study.worker failed/KEY.json`` repeats a failed task and shows what happens.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import os
 import queue
 import sys
 import threading
-import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from qunlearn.study.store import Store, read_json
-from qunlearn.study.task import Task
+from qunlearn.study.task import Task, Unit, units_of
 
 
 def prepare(threads: int, folder: str, modules: list[str]) -> None:
@@ -29,22 +29,21 @@ def prepare(threads: int, folder: str, modules: list[str]) -> None:
     import_plugins(folder, modules)
 
 
-def perform(task: Task, store: Store, folder: str) -> dict[str, Any]:
-    """Run one task and keep its outcome, good or bad; what to tell the driver."""
-    from qunlearn.study.trial import run_task
+def perform(unit: Unit, store: Store, folder: str) -> Iterator[dict[str, Any]]:
+    """Run the tasks of a unit and keep their outcomes, good or bad; what to tell the driver of each."""
+    from qunlearn.study.trial import run_unit
 
-    start = time.perf_counter()
-    try:
-        run_task(task, store, folder)
-    except Exception as error:  # a failing trial is kept apart and the others go on
-        message = f"{type(error).__name__}: {error}"
-        store.save_failure(task, message, traceback.format_exc())
-        return {"key": task.key, "status": "failed", "message": message}
-    return {"key": task.key, "status": "done", "seconds": time.perf_counter() - start}
+    for ended in run_unit(unit, store, folder):
+        answer: dict[str, Any] = {"key": ended.task.key, "status": "done", "seconds": ended.seconds}
+        if ended.error is not None:
+            message = f"{type(ended.error).__name__}: {ended.error}"
+            store.save_failure(ended.task, message, "".join(traceback.format_exception(ended.error)))
+            answer = {"key": ended.task.key, "status": "failed", "message": message}
+        yield answer
 
 
 def serve() -> None:
-    """Answer tasks until stdin ends, which it does when the driver ends, however it ends."""
+    """Answer units, a line a task, until stdin ends, which it does when the driver ends, however it ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # a print in the user's code must not be taken for an answer
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -53,9 +52,9 @@ def serve() -> None:
     prepare(greeting["threads"], greeting["folder"], greeting["modules"])
     store = Store(greeting["root"])
     while True:
-        answer = perform(Task.from_dict(json.loads(lines.get())), store, greeting["folder"])
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        for answer in perform(Unit.from_dict(json.loads(lines.get())), store, greeting["folder"]):
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
 
 
 def _listen(lines: queue.SimpleQueue[str]) -> None:
@@ -65,14 +64,22 @@ def _listen(lines: queue.SimpleQueue[str]) -> None:
 
 
 def repeat(path: Path) -> None:
-    """Run the failed unit of a ``failed/KEY.json`` again, in this process, without saving its failure."""
+    """Run the failed task of a ``failed/KEY.json`` again, in this process, without saving its failure.
+
+    Tasks that are computed together with it are computed, too.
+    """
     report = read_json(path)
     task, root = Task.from_dict(report["task"]), path.resolve().parent.parent
-    plan = read_json(root / "plan.json")
+    plan, store = read_json(root / "plan.json"), Store(root)
     prepare(task.settings["run"]["threads"], plan["folder"], task.settings["plugins"]["modules"])
-    from qunlearn.study.trial import run_task
+    from qunlearn.study.trial import run_unit
 
-    run_task(task, Store(root), plan["folder"])
+    others = (Task.from_dict(other) for other in plan["tasks"] if other["unit"] == task.unit)
+    (unit,) = units_of(others, {task.key})
+    unit = unit.without(unit.lost(set(store.failures())) - {task.key})
+    for ended in run_unit(unit, store, plan["folder"]):
+        if ended.error is not None:
+            raise ended.error
     print(f"{task.title}: done")
 
 

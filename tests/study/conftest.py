@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from qunlearn.study.store import Store
+from qunlearn.study.task import Task, Unit
+from qunlearn.study.trial import run_unit
+
 TINY = """\
 name = "tiny"
 retrained = 2
@@ -42,6 +46,13 @@ def records(root: Path) -> dict[str, bytes]:
     """The bytes of every record, by its place in the results folder."""
     found = [*root.glob("models/*/result.json"), *root.glob("trials/*/result.json")]
     return {str(path.relative_to(root)): path.read_bytes() for path in found if ".corrupt" not in str(path)}
+
+
+def run_alone(task: Task, store: Store, folder: str) -> None:
+    """One task in this process."""
+    for ended in run_unit(Unit.alone(task), store, folder):
+        if ended.error is not None:
+            raise ended.error
 
 
 @pytest.fixture(scope="session")

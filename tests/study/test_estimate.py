@@ -15,7 +15,8 @@ from qunlearn.study.progress import StudyProgress, duration
 from qunlearn.study.reading import read_study
 from qunlearn.study.results import Study
 from qunlearn.study.store import Store
-from qunlearn.study.trial import run_task
+from qunlearn.study.task import Task, units_of
+from qunlearn.study.trial import run_unit
 
 
 def test_gradient_evaluations_are_those_then_counted(tiny: Path, finished: tuple[Path, str]) -> None:
@@ -46,8 +47,8 @@ def test_seconds_are_within_a_factor_of_two(file: str, changes: list[str], tmp_p
     torch.set_num_threads(1)
     try:
         start = time.thread_time()  # of this thread alone: what else runs on the machine does not count
-        for task in plan.tasks:
-            run_task(task, store, str(plan.study.folder))
+        for unit in units_of(plan.tasks, {task.key for task in plan.tasks}):
+            assert all(ended.error is None for ended in run_unit(unit, store, str(plan.study.folder)))
         taken = time.thread_time() - start
     finally:
         torch.set_num_threads(threads)
@@ -55,10 +56,11 @@ def test_seconds_are_within_a_factor_of_two(file: str, changes: list[str], tmp_p
 
 
 def test_wall_time_knows_workers_and_the_longest_task() -> None:
-    cost = Estimate({"a": 10.0, "b": 2.0, "c": 4.0}, {})
-    one, two, many = (cost.wall(["a", "b", "c"], workers) for workers in (1, 2, 8))
-    assert one - two == pytest.approx(16 - 10)
-    assert two == many > 10
+    tasks = [Task(key, "original", {}, {}, 0, unit=unit) for key, unit in (("a", "a"), ("b", "a"), ("c", "c"))]
+    cost, units = Estimate({"a": 8.0, "b": 2.0, "c": 4.0}, {}), units_of(tasks, {"a", "b", "c"})
+    one, two, many = (cost.wall(units, workers) for workers in (1, 2, 8))
+    assert one - two == pytest.approx(14 - 10)
+    assert two == many > 10  # of a and b together
     assert cost.wall([], 2) == 0
 
 

@@ -22,6 +22,7 @@ from qunlearn.study.plan import make_plan
 from qunlearn.study.reading import read_study
 from qunlearn.study.runner import run_study
 from qunlearn.study.store import Store
+from qunlearn.study.task import Unit
 from tests.study.conftest import records, start
 
 
@@ -260,7 +261,7 @@ def test_what_needs_a_failed_model_fails_too(tiny: Path, tmp_path: Path) -> None
     pool = LocalPool(Store(tmp_path / "out"), tmp_path, workers=1, threads=1)
     needing = [task for task in plan.of("trial") if task.original == first.key][:2]
     finished = {key for task in needing for key in task.retrained}
-    outcomes = list(pool.run([first, *needing], finished))
+    outcomes = list(pool.run([Unit.alone(task) for task in (first, *needing)], finished, set()))
     assert [outcome.status for outcome in outcomes] == ["failed"] * 3
     assert "did you mean" in outcomes[0].message or "known:" in outcomes[0].message
     assert all(first.key in outcome.message for outcome in outcomes[1:])

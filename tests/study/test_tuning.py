@@ -22,6 +22,7 @@ from qunlearn.study.reading import read_study
 from qunlearn.study.results import Study
 from qunlearn.study.store import Store
 from qunlearn.study.tuning import tune, tuning_request
+from tests.study.conftest import run_alone
 
 TUNED = """\
 name = "tuned"
@@ -181,7 +182,8 @@ def test_a_trial_is_the_method_as_it_was_chosen(root: Path) -> None:
     method = {"name": "fine-tune", **chosen}
     wanted = qu.unlearn(model, split, method=method, seed=task.seed, progress=False).model.state_dict()
     found = study.model(task.key).state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    for name, tensor in wanted.items():  # the study computes two seeds at once, whose last bits may differ
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-5)
 
 
 def test_what_the_study_file_sets_stays(root: Path) -> None:
@@ -231,7 +233,7 @@ def test_neither_test_set_nor_retrained_models_are_seen(
     shutil.copytree(Store(root).folder("original", shared), store.folder("original", shared))
     for task in plan.of("tuning"):
         assert task.original == shared
-        trial.run_task(task, store, str(file.parent))
+        run_alone(task, store, str(file.parent))
         path = Path("tuning") / task.key / "result.json"
         assert (tmp_path / path).read_bytes() == (root / path).read_bytes()
 
