@@ -97,7 +97,9 @@ class Stack:
         if list(self.moving) == names:
             return
         parameters = {name: p.detach() for name, p in self.net.parameters.items()}
-        self.moving = {name: parameters[name].clone().requires_grad_() for name in names}
+        self.moving = {name: parameters[name].clone(memory_format=torch.contiguous_format) for name in names}
+        for parameter in self.moving.values():
+            parameter.requires_grad_()
         self.net.parameters = {**parameters, **self.moving}
         self.net.differentiated = frozenset(names)
         self.optimizer = optimizer(self.moving.values()) if names else None
@@ -106,7 +108,7 @@ class Stack:
         """One step of the optimizer, which works entry by entry, and so on each replica as if it were alone."""
         assert self.optimizer is not None
         for name, parameter in self.moving.items():
-            parameter.grad = gradients[name]
+            parameter.grad = gradients[name].contiguous()  # torch's fused optimizers ignore other layouts
         self.optimizer.step()
 
     def finite(self) -> Tensor:
