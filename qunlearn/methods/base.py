@@ -35,7 +35,7 @@ from qunlearn.training.recipe import Recipe
 from qunlearn.training.replicas import obstacle
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_forgotten, keep_last
-from qunlearn.training.train import check_outputs
+from qunlearn.training.train import check_outputs, check_paired
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ class Method(ABC):
         Raises:
             InputError: as for one model, and for models of different architectures.
         """
+        check_paired(models, seeds)
         self._check(models, task)
         # Methods do not share random streams: each setting of each method has its own for every seed.
         scope = f"{self.name} {json.dumps(self.hyperparameters(), sort_keys=True)}"

@@ -16,7 +16,7 @@ from qunlearn.methods.registry import get
 from qunlearn.methods.task import Task, Unlearned
 from qunlearn.training.progress import Report, shown
 from qunlearn.training.recipe import Recipe, recipe_of
-from qunlearn.training.train import matched
+from qunlearn.training.train import check_paired, matched
 
 
 def unlearn(
@@ -79,11 +79,11 @@ def unlearn_all(
 ) -> list[Unlearned | NumericalError]:
     """`unlearn` for several models of one architecture and recipe, a seed each, by one method on one split.
 
-    Where a method diverges, the error stands in the model's place.
+    Each comes out as it would alone, but for rounding; see `Method.together`. Where the method diverges, the error
+    stands in the model's place.
     """
+    check_paired(models, seeds)
     chosen = get(method)
-    if not models:
-        return []
     with shown(progress, chosen.name) as report:
         return chosen.together(models, task_of(split, models[0]), seeds=seeds, progress=report)
 

@@ -102,6 +102,7 @@ def fit_all(
     All are trained at once where that is faster (see `qunlearn.training.replicas.obstacle`), and each comes out as it
     would alone, but for rounding.
     """
+    check_paired(models, seeds)
     if len(models) > 1 and obstacle(models[0]):
         pairs = zip(models, seeds, strict=True)
         return [fit_all([m], data, validation, recipe, seeds=[s], progress=progress)[0] for m, s in pairs]
@@ -129,6 +130,12 @@ def fit_all(
             progress=report,
         )
     return [out if isinstance(out, DivergedError) else _trained(out.net, recipe) for out in outcomes]
+
+
+def check_paired(models: Sequence[nn.Module], seeds: Sequence[int]) -> None:
+    """Refuses a number of seeds that is not the number of models, or none of both."""
+    if len(models) != len(seeds) or not models:
+        raise InputError(f"expected at least one model and a seed for each, got {len(models)} and {len(seeds)} seeds")
 
 
 def _trained(net: Net, recipe: Recipe) -> tuple[nn.Module, Counts]:
@@ -169,6 +176,7 @@ def refit_all(
 ) -> list[tuple[nn.Module, Counts] | NumericalError]:
     """`refit` for several originals of one architecture and recipe, a seed each; see `fit_all`."""
     validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
+    check_paired(models, seeds)
     fresh = [reinitialise(model, seed) for model, seed in zip(models, seeds, strict=True)]
     return fit_all(fresh, split.retain, validation, required_recipe(models[0]), seeds=seeds, progress=progress)
 

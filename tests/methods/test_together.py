@@ -297,4 +297,7 @@ def test_unlearn_all_is_unlearn_for_every_model() -> None:
     method = {"name": "scrub", "epochs": 2}
     for model, seed, found in zip(models, SEEDS, unlearn_all(models, split, method=method, seeds=SEEDS), strict=True):
         assert_same(found, unlearn(model, split, method=method, seed=seed, progress=False))
-    assert unlearn_all([], split, method=method, seeds=()) == []
+    with pytest.raises(InputError, match="expected at least one model and a seed for each, got 3 and 1 seeds"):
+        unlearn_all(models, split, method=method, seeds=(0,))
+    with pytest.raises(InputError, match="got 0 and 0 seeds"):
+        FineTune().together([], make_task(), seeds=())
