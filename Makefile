@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint $(LOCK)
 STUDY := studies/quickstart.toml
 
-.PHONY: study test test-all mutation docs format lock clean
+.PHONY: study test test-all mutation bench bench-all docs format lock clean
 
 study: $(VENV)/.stamp-study
 	$(BIN)/qunlearn run $(STUDY)
@@ -33,6 +33,15 @@ test-all: $(VENV)/.stamp-dev
 # Breaks every method in turn: each break must turn the tests of behaviour red (about ten minutes).
 mutation: $(VENV)/.stamp-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/methods/mutation_run.py
+
+# Our engines and other people's side by side, about three minutes; bench-all measures everything (more than an hour,
+# on a machine that does nothing else).
+bench: $(VENV)/.stamp-bench
+	$(BIN)/python studies/benchmark_engines.py
+
+bench-all: $(VENV)/.stamp-bench
+	$(BIN)/python studies/benchmark_engines.py --all
+	$(BIN)/python studies/benchmark_studies.py --mnist
 
 docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -75,4 +84,8 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-study
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-study
 	$(INSTALL) --editable ".[docs]"
+	@touch $@
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp-study
+	$(INSTALL) --editable ".[bench]"
 	@touch $@
