@@ -1,6 +1,6 @@
 """How well unlearning worked, judged beside the original and retrained models."""
 
-from qunlearn.evaluation.evaluate import evaluate
+from qunlearn.evaluation.evaluate import Judge, evaluate
 from qunlearn.evaluation.predictions import Predictions, predict
 
-__all__ = ["Predictions", "evaluate", "predict"]
+__all__ = ["Judge", "Predictions", "evaluate", "predict"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -55,20 +56,68 @@ def evaluate(
     Raises:
         InputError: for predictions of another split.
     """
-    judged = _view(unlearned, split, "unlearned")
-    before = None if original is None else _view(original, split, "original")
-    pool = [_view(other, split, "retrained") for other in retrained]
-    others = [other for other in pool if not other.equals(judged)]
-    row = _accuracies(judged, before, pool, split)
-    for key, measure in own_measures(split, before).items():
-        row[key] = measure(judged, ())
-        if before is not None and key != "uqi":
-            row[f"{key}_original"] = measure(before, ())
-        row |= _floors(key, measure, pool, needed=1) if pool else {}
-    for key, measure in (relative_measures(split, [judged, *others]) if others else {}).items():
-        row[key] = measure(judged, others)
-        row |= _floors(key, measure, pool, needed=2)
-    return row
+    return Judge(split, original=original, retrained=retrained)(unlearned)
+
+
+class Judge:
+    """`evaluate` for many models beside the same original and retrained ones, whose own figures are found once.
+
+    Args:
+        split: what the models were trained, told to forget and are judged on.
+        original: the model before unlearning.
+        retrained: models trained without the forget set.
+
+    Raises:
+        InputError: for predictions of another split.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        original: nn.Module | Predictions | None = None,
+        retrained: Sequence[nn.Module | Predictions] = (),
+    ) -> None:
+        self.split = split
+        self._before = None if original is None else _view(original, split, "original")
+        self._pool = [_view(other, split, "retrained") for other in retrained]
+        self._own = own_measures(split, self._before)
+        self._known: dict[str, dict[str, float]] = {}
+
+    def __call__(self, unlearned: nn.Module | Predictions) -> dict[str, float]:
+        """The figures of one model; see `evaluate`."""
+        judged = _view(unlearned, self.split, "unlearned")
+        others = [other for other in self._pool if not other.equals(judged)]
+        row = _accuracies(judged, self._before, self._pool, self.split)
+        for key, measure in self._own.items():
+            row[key] = measure(judged, ())
+            row |= self._once(key, self._beside, measure)
+        for key, measure in (relative_measures(self.split, [judged, *others]) if others else {}).items():
+            row[key] = measure(judged, others)
+            row |= self._once(key, self._floors, measure, 2)
+        return row
+
+    def _once(self, key: str, find: Callable[..., dict[str, float]], *given: Any) -> dict[str, float]:
+        """Figures of the original and the retrained models, found when they are first asked for."""
+        if key not in self._known:
+            self._known[key] = find(key, *given)
+        return self._known[key]
+
+    def _beside(self, key: str, measure: Measure) -> dict[str, float]:
+        """A figure that needs no retrained model, of the original and of the retrained models."""
+        own = {f"{key}_original": measure(self._before, ())} if self._before is not None and key != "uqi" else {}
+        return own | (self._floors(key, measure, 1) if self._pool else {})
+
+    def _floors(self, key: str, measure: Measure, needed: int) -> dict[str, float]:
+        """The figure of each retrained model against the others: mean, least, greatest; NaN for too few of them."""
+        values = [NAN]
+        if len(self._pool) >= needed:
+            values = [measure(one, [other for other in self._pool if other is not one]) for one in self._pool]
+        return {
+            f"{key}_floor": float(np.mean(values)),
+            f"{key}_floor_low": float(np.min(values)),
+            f"{key}_floor_high": float(np.max(values)),
+        }
 
 
 def _accuracies(judged: View, original: View | None, retrained: Sequence[View], split: Split) -> dict[str, float]:
@@ -80,18 +129,6 @@ def _accuracies(judged: View, original: View | None, retrained: Sequence[View], 
     if retrained:
         row |= {f"retrained_accuracy_{n}": float(np.mean([r.accuracy(n) for r in retrained])) for n in names}
     return row
-
-
-def _floors(key: str, measure: Measure, pool: Sequence[View], needed: int) -> dict[str, float]:
-    """The figure of each retrained model against the others: mean, least, greatest; NaN for too few of them."""
-    values = [NAN]
-    if len(pool) >= needed:
-        values = [measure(one, [other for other in pool if other is not one]) for one in pool]
-    return {
-        f"{key}_floor": float(np.mean(values)),
-        f"{key}_floor_low": float(np.min(values)),
-        f"{key}_floor_high": float(np.max(values)),
-    }
 
 
 def _view(subject: nn.Module | Predictions, split: Split, role: str) -> View:

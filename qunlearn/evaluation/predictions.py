@@ -52,14 +52,18 @@ class Predictions:
     periods: npt.NDArray[np.float64]
     states: Arrays
 
-    def save(self, path: str | Path) -> None:
-        """Writes a safetensors file that holds the hash of its content; a file is there whole or not at all."""
-        from safetensors.numpy import save_file
+    def to_bytes(self) -> bytes:
+        """A safetensors file that holds the hash of its content."""
+        from safetensors.numpy import save
 
         tensors = _flat(self)
         note = json.dumps({"format": FORMAT, "sha256": _digest(tensors)}, sort_keys=True)
+        return save(tensors, metadata={"qunlearn": note})
+
+    def save(self, path: str | Path) -> None:
+        """Writes `to_bytes` to a file, which is there whole or not at all."""
         draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        save_file(tensors, draft, metadata={"qunlearn": note})
+        draft.write_bytes(self.to_bytes())
         os.replace(draft, path)
 
     @classmethod
@@ -102,55 +106,71 @@ def predict(model: nn.Module, split: Split) -> Predictions:
         InputError: for outputs of another shape.
         NumericalError: for logits that are not numbers.
     """
-    circuit = _circuit(model)
     sets = {name: getattr(split, name) for name in SETS}
     ids = {name: data.ids.cpu().numpy() for name, data in sets.items()}
-    runs: dict[bytes, tuple[npt.NDArray[np.float64], Tensor | None]] = {}
+    # Under the name of the first of them stand the sets of the same samples in the same order.
+    same: dict[bytes, str] = {}
+    first = {name: same.setdefault(ids[name].tobytes(), name) for name in SETS}
+    runs = {name: sets[name] for name in same.values()}
     with evaluating(model):
-        for name, data in sets.items():
-            if ids[name].tobytes() not in runs:
-                runs[ids[name].tobytes()] = _run(model, circuit, data, name)
-        states = {name: _states(circuit, *runs[ids[name].tobytes()]) for name in STATE_SETS}
+        logits, features = _run(model, _circuit(model), runs)
+        states = _states(_circuit(model), {name: features[first[name]] for name in STATE_SETS} if features else {})
     return Predictions(
-        logits={name: runs[ids[name].tobytes()][0] for name in SETS},
+        logits={name: logits[first[name]] for name in SETS},
         labels={name: data.y.cpu().numpy() for name, data in sets.items()},
         ids=ids,
         parameters=_vector(dict(model.named_parameters())),
         periods=_periods(model),
-        states={name: array for name, array in states.items() if array is not None},
+        states=states,
     )
 
 
 def _run(
-    model: nn.Module, circuit: QuantumLayer | None, data: Dataset, name: str
-) -> tuple[npt.NDArray[np.float64], Tensor | None]:
-    """Logits ``(n, classes)`` and, where there is a circuit, the features that entered it ``(n, features)``."""
+    model: nn.Module, circuit: QuantumLayer | None, sets: dict[str, Dataset]
+) -> tuple[Arrays, dict[str, Tensor] | None]:
+    """By set the logits ``(n, classes)`` and, where there is a circuit, what entered it ``(n, features)``."""
     caught: list[Tensor] = []
     hook = circuit.register_forward_pre_hook(lambda _, args: caught.append(args[0])) if circuit is not None else None
     try:
-        outputs = [model(_like(model, x)) for x in torch.split(data.x, BATCH)]
+        outputs = torch.cat([model(x) for x in _batches(model, sets)]).double().cpu()
     finally:
         if hook is not None:
             hook.remove()
-    logits = torch.cat(outputs).double().cpu() if outputs else torch.empty(0, len(data.classes), dtype=torch.float64)
-    if logits.ndim != 2 or len(logits) != len(data):
-        raise InputError(f"expected logits ({len(data)}, classes) on the {name} set, got {tuple(logits.shape)}")
-    if bool((logits.isnan() | logits.isposinf()).any()):
-        raise NumericalError(f"expected finite logits on the {name} set, got others; the model has diverged")
+    if outputs.ndim != 2 or len(outputs) != sum(len(data) for data in sets.values()):
+        samples = " + ".join(f"{len(data)} {name}" for name, data in sets.items())
+        raise InputError(f"expected logits (samples, classes) for {samples} samples, got {tuple(outputs.shape)}")
+    logits = _apart(outputs, sets)
+    for name, part in logits.items():
+        if bool((part.isnan() | part.isposinf()).any()):
+            raise NumericalError(f"expected finite logits on the {name} set, got others; the model has diverged")
     # A circuit that runs several times a sample, or on something else than rows, has no one state a sample.
-    single = sum(len(part) for part in caught) == len(data) > 0 and all(part.ndim == 2 for part in caught)
-    return logits.numpy(), torch.cat(caught) if single else None
+    single = sum(len(part) for part in caught) == len(outputs) and all(part.ndim == 2 for part in caught)
+    features = _apart(torch.cat(caught), sets) if caught and single else None
+    return {name: part.numpy() for name, part in logits.items()}, features
 
 
-def _states(
-    circuit: QuantumLayer | None, logits: npt.NDArray[np.float64], features: Tensor | None
-) -> npt.NDArray[np.complex64] | None:
-    if circuit is None or features is None or circuit.circuit.qubits > STATE_QUBITS:
-        return None
-    chosen = features[torch.from_numpy(state_positions(len(logits))).to(features.device)]
-    states = circuit.state(chosen).reshape(len(chosen), -1)
-    array: npt.NDArray[np.complex64] = states.to(torch.complex64).cpu().numpy()
-    return array
+def _apart(rows: Tensor, sets: Mapping[str, Dataset | Tensor]) -> dict[str, Tensor]:
+    """Rows in the order of the sets, by set."""
+    return dict(zip(sets, torch.split(rows, [len(part) for part in sets.values()]), strict=True))
+
+
+def _batches(model: nn.Module, sets: dict[str, Dataset]) -> list[Tensor]:
+    """The samples of all sets in order: small ones in one batch, for which a call costs more than its samples."""
+    parts = [_like(model, data.x) for data in sets.values()]
+    if sum(len(part) for part in parts) <= BATCH:
+        return [torch.cat(parts)]
+    return [batch for part in parts for batch in torch.split(part, BATCH)]
+
+
+def _states(circuit: QuantumLayer | None, features: dict[str, Tensor]) -> Arrays:
+    """By set the states of the chosen samples; none of a large circuit, or of an empty set."""
+    if circuit is None or circuit.circuit.qubits > STATE_QUBITS:
+        return {}
+    rows = {name: x[torch.from_numpy(state_positions(len(x))).to(x.device)] for name, x in features.items() if len(x)}
+    if not rows:
+        return {}
+    states = circuit.state(torch.cat(list(rows.values()))).flatten(1).to(torch.complex64).cpu()
+    return {name: part.numpy() for name, part in _apart(states, rows).items()}
 
 
 def _circuit(model: nn.Module) -> QuantumLayer | None:

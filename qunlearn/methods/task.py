@@ -84,7 +84,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
-        return dataclasses.asdict(self)
+        return {**vars(self), "counts": dataclasses.asdict(self.counts)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,19 +36,26 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, factory: str |
     Raises:
         UnsupportedError: for a module that could not be rebuilt, without `factory`.
     """
+    weights, card = model_files(model, factory=factory)
+    weights_file, json_file = _files(path)
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    _write(weights_file, weights)
+    _write(json_file, card)
+    return json_file
+
+
+def model_files(model: nn.Module, *, factory: str | None = None) -> tuple[bytes, bytes]:
+    """What `save_model` writes: the contents of ``model.safetensors`` and of ``model.json``."""
     if type(model) not in REBUILDABLE.values() and factory is None:
         raise UnsupportedError(
             f"expected a HybridClassifier, got {type(model).__name__}, which cannot be rebuilt without its code; "
             "save it with factory='module:function' and load it with load_model(path, into=function())"
         )
-    weights_file, json_file = _files(path)
     weights = save_tensors({name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()})
     card = _card(model, factory) | {"sha256": hashlib.sha256(weights).hexdigest()}
-    text = json.dumps(card | {"checksum": _checksum(card)}, sort_keys=True, indent=1) + "\n"
-    json_file.parent.mkdir(parents=True, exist_ok=True)
-    _write(weights_file, weights)
-    _write(json_file, text.encode())
-    return json_file
+    card["checksum"] = _checksum(card)
+    lines = [f"{json.dumps(key)}: {json.dumps(card[key], sort_keys=True)}" for key in sorted(card)]
+    return weights, ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def load_model(path: str | os.PathLike[str], *, into: nn.Module | None = None) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from qunlearn.errors import CorruptFileError, InputError
@@ -115,6 +115,10 @@ class Circuit:
     def __hash__(self) -> int:
         return self._hash  # kept: engines look compiled circuits up on every call
 
+    @cached_property
+    def _json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the kept hash, which differs between processes.
         return Circuit, tuple(getattr(self, f.name) for f in fields(self))
@@ -141,23 +145,12 @@ class Circuit:
 
     def to_json(self) -> str:
         """The circuit as JSON text, from which `from_json` makes an equal one."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        return self._json
 
     @classmethod
     def from_json(cls, text: str) -> Circuit:
         """The circuit that `to_json` wrote. Raises `CorruptFileError` where the text is something else."""
-        try:
-            data = json.loads(text)
-            if data.pop("format") != FORMAT:
-                raise KeyError("format")
-            data["gates"] = tuple(_read_gate(row) for row in data["gates"])
-            data["observables"] = tuple(data["observables"])
-            data["settings"] = tuple((name, value) for name, value in data["settings"])
-            return cls(**data)
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptFileError(f"expected a circuit as JSON (format {FORMAT}), got {text[:60]!r}") from error
+        return _read(text)
 
     def to_pennylane(self) -> Callable[..., Any]:
         """A function (features, weights) that returns expectation values, to wrap in a QNode.
@@ -208,6 +201,23 @@ class Circuit:
         from qunlearn.quantum.describe import draw
 
         return draw(self)
+
+
+@lru_cache(maxsize=64)
+def _read(text: str) -> Circuit:
+    """The circuit of a JSON text; a study reads the same one for every model."""
+    try:
+        data = json.loads(text)
+        if data.pop("format") != FORMAT:
+            raise KeyError("format")
+        data["gates"] = tuple(_read_gate(row) for row in data["gates"])
+        data["observables"] = tuple(data["observables"])
+        data["settings"] = tuple((name, value) for name, value in data["settings"])
+        return Circuit(**data)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptFileError(f"expected a circuit as JSON (format {FORMAT}), got {text[:60]!r}") from error
 
 
 def _read_gate(row: dict[str, Any]) -> Gate:

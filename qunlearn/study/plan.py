@@ -24,7 +24,7 @@ from qunlearn.training.loop import REVISION as LOOP_REVISION
 from qunlearn.training.replicas import obstacle
 
 FORMAT = 1
-REVISION = 1  # of what a trial computes beside the method: raise it when evaluation changes results
+REVISION = 2  # of what a trial computes beside the method: raise it when evaluation changes results
 _COLUMNS = {"data.split_seed", "model.circuit", "model.qubits", "model.depth", "model.entanglement"} | {
     "model.encoder", "model.head", "data.dataset", "protocol"
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """The results folder of a study: written atomically, checked by hashes when read.
 
 ``runs/NAME/``: ``study.toml``, ``plan.json``, ``models/KEY/`` (originals and retrained models), ``tuning/KEY/``,
-``trials/KEY/``, ``failed/KEY.json``, ``report/``. A unit's folder appears whole, by a rename, or not at all.
+``trials/KEY/``, ``failed/KEY.json``, ``report/``. A task's folder appears whole, by a rename, or not at all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,15 @@ class Store:
         self.root = Path(root)
 
     def folder(self, kind: Kind, key: str) -> Path:
-        """Where the files of a unit lie, or will lie."""
+        """Where the files of a task lie, or will lie."""
         return self.root / {"trial": "trials", "tuning": "tuning"}.get(kind, "models") / key
 
     def failure(self, key: str) -> Path:
-        """Where the report of a failed unit lies, or will lie."""
+        """Where the report of a failed task lies, or will lie."""
         return self.root / "failed" / f"{key}.json"
 
-    def save(self, task: Task, content: dict[str, Any], timing: dict[str, Any], write: Callable[[Path], None]) -> None:
-        """Keep a finished unit: the files that `write` puts into the folder it is given, and the records.
+    def save(self, task: Task, content: dict[str, Any], timing: dict[str, Any], files: Mapping[str, bytes]) -> None:
+        """Keep a finished task: its files, by name, and the records.
 
         ``result.json`` holds `content` and the hashes of the files, and is hashed itself; the times stand apart.
         """
@@ -44,9 +44,10 @@ class Store:
         draft = self.root / ".draft" / f"{task.key}-{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        write(draft)
-        files = {path.name: sha256(path.read_bytes()) for path in sorted(draft.iterdir())}
-        result = {"format": FORMAT, "key": task.key, "kind": task.kind, **content, "files": files}
+        for name, data in files.items():
+            (draft / name).write_bytes(data)
+        hashes = {name: sha256(files[name]) for name in sorted(files)}
+        result = {"format": FORMAT, "key": task.key, "kind": task.kind, **content, "files": hashes}
         result["checksum"] = sha256(canonical(result).encode())
         (draft / "result.json").write_text(json_text(result), encoding="utf-8")
         (draft / "timing.json").write_text(json_text(timing), encoding="utf-8")
@@ -56,7 +57,7 @@ class Store:
         self.failure(task.key).unlink(missing_ok=True)
 
     def result(self, kind: Kind, key: str) -> dict[str, Any]:
-        """The record of a finished unit. Raises `CorruptFileError` where it is not what was written."""
+        """The record of a finished task. Raises `CorruptFileError` where it is not what was written."""
         path = self.folder(kind, key) / "result.json"
         data = read_json(path)
         checksum = data.pop("checksum", None)
@@ -65,18 +66,18 @@ class Store:
         return data
 
     def seconds(self, kind: Kind, key: str) -> float:
-        """How long a finished unit took, as its worker measured it."""
+        """How long a finished task took, as its worker measured it."""
         return float(read_json(self.folder(kind, key) / "timing.json")["seconds"])
 
     def check_files(self, kind: Kind, key: str) -> None:
-        """Compare every file of a unit with its hash. Raises `CorruptFileError` naming the file."""
+        """Compare every file of a task with its hash. Raises `CorruptFileError` naming the file."""
         for name, expected in self.result(kind, key)["files"].items():
             path = self.folder(kind, key) / name
             if not path.is_file() or sha256(path.read_bytes()) != expected:
                 raise CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
 
     def set_aside(self, kind: Kind, key: str) -> Path:
-        """Rename a unit's folder to KEY.corrupt, so that it is neither used nor lost; where it lies now."""
+        """Rename a task's folder to KEY.corrupt, so that it is neither used nor lost; where it lies now."""
         folder = self.folder(kind, key)
         aside = folder.with_name(f"{key}.corrupt")
         shutil.rmtree(aside, ignore_errors=True)
@@ -84,7 +85,7 @@ class Store:
         return aside
 
     def finished(self, tasks: list[Task]) -> tuple[set[str], list[str]]:
-        """Keys of the units that are done and intact, and a sentence for each that was damaged and set aside."""
+        """Keys of the tasks that are done and intact, and a sentence for each that was damaged and set aside."""
         done: set[str] = set()
         damaged: list[str] = []
         for task in tasks:
@@ -99,7 +100,7 @@ class Store:
         return done, damaged
 
     def save_failure(self, task: Task, message: str, details: str) -> None:
-        """Keep the report of a failed unit apart: what failed, why, and how to repeat it."""
+        """Keep the report of a failed task apart: what failed, why, and how to repeat it."""
         report = {
             "key": task.key,
             "title": task.title,
@@ -111,7 +112,7 @@ class Store:
         write_atomic(self.failure(task.key), json.dumps(report, indent=1) + "\n")
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """The reports of failed units by key; one that cannot be read is set aside, and its unit runs again."""
+        """The reports of failed tasks by key; one that cannot be read is set aside, and its task runs again."""
         reports = {}
         for path in sorted((self.root / "failed").glob("*.json")):
             try:

@@ -6,17 +6,17 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from qunlearn.data import Split
-from qunlearn.evaluation import Predictions, evaluate, predict
+from qunlearn.evaluation import Judge, Predictions, predict
 from qunlearn.methods import Unlearned
 from qunlearn.methods.unlearn import unlearn_all
-from qunlearn.models import load_model, save_model
+from qunlearn.models import load_model
+from qunlearn.models.files import model_files
 from qunlearn.study.prepare import model_of, split_of
 from qunlearn.study.store import Store
 from qunlearn.study.task import Kind, Task, Unit, canonical
@@ -39,11 +39,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What is kept of a task: `content` is determined by it, `seconds` isn't; `write` puts files into a folder."""
+    """What is kept of a task: `content` and the files are determined by it, `seconds` isn't."""
 
     content: dict[str, Any]
     seconds: float
-    write: Callable[[Path], None]
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 _Finish = Callable[[], _Outcome]
@@ -75,7 +75,7 @@ def _keep(task: Task, finish: _Finish | Exception, share: float, store: Store) -
             raise finish
         outcome = finish()
         total = share + time.perf_counter() - start
-        store.save(task, outcome.content, {"seconds": outcome.seconds, "total_seconds": total}, outcome.write)
+        store.save(task, outcome.content, {"seconds": outcome.seconds, "total_seconds": total}, outcome.files)
     except Exception as error:
         return Ended(task, error=error)
     return Ended(task, total)
@@ -84,7 +84,10 @@ def _keep(task: Task, finish: _Finish | Exception, share: float, store: Store) -
 def restore(settings: dict[str, Any], kind: Kind, key: str, split: Split, store: Store) -> nn.Module:
     """A kept model, with its recipe; the weights of a user's own are filled into what the factory makes."""
     fresh = None if settings["model"]["factory"] is None else model_of(settings, split.train, 0)
-    model = load_model(store.folder(kind, key), into=fresh).to(settings["run"]["device"])
+    return _with_recipe(load_model(store.folder(kind, key), into=fresh).to(settings["run"]["device"]))
+
+
+def _with_recipe(model: nn.Module) -> nn.Module:
     model.recipe = recipe_of(model)  # type: ignore[assignment]
     return model
 
@@ -115,13 +118,11 @@ def _train(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> li
 
 
 def _trained(task: Task, split: Split, model: nn.Module, counts: Counts, seconds: float) -> _Outcome:
-    def write(folder: Path) -> None:
-        _save_model(task, model, folder)
-        if task.kind == "retrained":  # an original serves several requests, and each has sets of its own
-            predict(model, split).save(folder / PREDICTIONS)
-
+    files = _model_files(task, model)
+    if task.kind == "retrained":  # an original serves several requests, and each has sets of its own
+        files[PREDICTIONS] = predict(model, split).to_bytes()
     content = {"config": task.settings, "seed": task.seed, "record": {"counts": vars(counts)}}
-    return _Outcome(content, seconds, write)
+    return _Outcome(content, seconds, files)
 
 
 def _tune(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
@@ -136,7 +137,7 @@ def _tuned(task: Task, split: Split, store: Store) -> _Outcome:
     start = time.perf_counter()
     record = tune(model, split, tried, task.seed)
     seconds = time.perf_counter() - start
-    return _Outcome({"config": task.settings, "row": task.row, "record": record}, seconds, lambda folder: None)
+    return _Outcome({"config": task.settings, "row": task.row, "record": record}, seconds)
 
 
 def _run_trials(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
@@ -145,7 +146,7 @@ def _run_trials(tasks: Sequence[Task], split: Split, store: Store, folder: str) 
         return [functools.partial(_retrained, task, split, store, folder) for task in tasks]
     tuned = _choice(tasks[0], store)
     method = {**tasks[0].method, **(tuned["hyperparameters"] if tuned else {})}
-    models = [restore(task.settings, "original", task.original or "", split, store) for task in tasks]
+    models = [_original(task, split, store) for task in tasks]
     found = unlearn_all(models, split, method=method, seeds=[task.seed for task in tasks], progress=_silent)
     return [
         one if isinstance(one, Exception) else functools.partial(_unlearned, task, one, split, store, folder)
@@ -178,10 +179,8 @@ def _retrained(task: Task, split: Split, store: Store, folder: str) -> _Outcome:
 
 def _figures(task: Task, model: nn.Module | Predictions, split: Split, store: Store, folder: str) -> dict[str, float]:
     assert task.original is not None
-    retrained = [_retrained_predictions(str(store.root), key) for key in task.retrained]
     cell, request = canonical(task.settings), canonical(task.request)
-    original = _original_predictions(str(store.root), task.original, cell, request, folder)
-    return evaluate(model, split, original=original, retrained=retrained)
+    return _judge(str(store.root), task.original, task.retrained, cell, request, folder)(model)
 
 
 def _outcome(
@@ -193,12 +192,12 @@ def _outcome(
         tuning = record["tuning"]["counts"] if task.tuning else vars(Counts())
         counts["tuning_gradient_evaluations"] = tuning["gradient_evaluations"]
     content = {"config": task.settings, "row": {**task.row, **figures, **counts}, "record": record}
-    return _Outcome(content, seconds, functools.partial(_save_model, task, model))
+    return _Outcome(content, seconds, _model_files(task, model) if model is not None else {})
 
 
-def _save_model(task: Task, model: nn.Module | None, folder: Path) -> None:
-    if model is not None:
-        save_model(model, folder, factory=task.settings["model"]["factory"])
+def _model_files(task: Task, model: nn.Module) -> dict[str, bytes]:
+    weights, card = model_files(model, factory=task.settings["model"]["factory"])
+    return {"model.safetensors": weights, "model.json": card}
 
 
 @functools.lru_cache(maxsize=256)
@@ -207,10 +206,24 @@ def _retrained_predictions(root: str, key: str) -> Predictions:
 
 
 @functools.lru_cache(maxsize=64)
-def _original_predictions(root: str, key: str, settings: str, request: str, folder: str) -> Predictions:
-    cell = json.loads(settings)
+def _judge(root: str, original: str, retrained: tuple[str, ...], settings: str, request: str, folder: str) -> Judge:
+    cell, store = json.loads(settings), Store(root)
     split = split_of(cell, json.loads(request), folder)
-    return predict(restore(cell, "original", key, split, Store(root)), split)
+    before = predict(restore(cell, "original", original, split, store), split)
+    return Judge(split, original=before, retrained=[_retrained_predictions(root, key) for key in retrained])
+
+
+def _original(task: Task, split: Split, store: Store) -> nn.Module:
+    """The original of a trial, which is left alone; a hybrid one, small as it is, is read once."""
+    assert task.original is not None
+    if task.settings["model"]["factory"] is None:
+        return _hybrid(str(store.root), task.original, task.settings["run"]["device"])
+    return restore(task.settings, "original", task.original, split, store)
+
+
+@functools.lru_cache(maxsize=64)
+def _hybrid(root: str, key: str, device: str) -> nn.Module:
+    return _with_recipe(load_model(Store(root).folder("original", key)).to(device))
 
 
 def _silent(done: int, total: int, known: str) -> None:

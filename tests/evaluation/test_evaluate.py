@@ -15,7 +15,7 @@ from torch import nn
 
 from qunlearn.data import ForgetRequest, Split
 from qunlearn.errors import InputError
-from qunlearn.evaluation import evaluate, predict
+from qunlearn.evaluation import Judge, evaluate, predict
 from qunlearn.metrics import metric, misaligned
 
 Tables = Callable[..., nn.Module]
@@ -215,3 +215,11 @@ def test_the_result_of_unlearn_is_refused_with_the_way_out(tables: Tables, split
     result: Any = SimpleNamespace(model=tables(0))
     with pytest.raises(InputError, match=r"got SimpleNamespace; for the result of unlearn give its \.model"):
         evaluate(result, splits())
+
+
+@pytest.mark.parametrize("protocol", ["sound", "published"])
+def test_one_judge_says_of_every_model_what_evaluate_says(splits: Splits, tables: Tables, protocol: str) -> None:
+    split, beside = splits(protocol=protocol), _everything(tables)
+    judge = Judge(split, **beside)
+    for model in (tables(0), tables(7), beside["retrained"][0], tables(0)):
+        assert judge(model) == pytest.approx(evaluate(model, split, **beside), abs=0, nan_ok=True)
