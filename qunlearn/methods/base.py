@@ -260,14 +260,19 @@ class GradientMethod(Method):
             watch=Watch(task.forget, task.validation, task.retained_classes),
             rule=self.rule(task),
             memos=memos,
-            starts=[self._started(model, task, work) for model, work in zip(models, works, strict=True)],
+            starts=self._starts(models, task, works),
             progress=works[0].progress,
         )
         return [_written(out, work) for out, work in zip(outcomes, works, strict=True)]
 
-    def _started(self, model: nn.Module, task: Task, work: Work) -> Tensors:
-        start = self.start(copy.deepcopy(model), task, work.seeds.generator("start"))
-        return Net(start).state()
+    def _starts(self, models: Sequence[nn.Module], task: Task, works: Sequence[Work]) -> list[Tensors] | None:
+        if type(self).start is GradientMethod.start:
+            return None
+        started = (
+            self.start(copy.deepcopy(model), task, work.seeds.generator("start"))
+            for model, work in zip(models, works, strict=True)
+        )
+        return [Net(start).state() for start in started]
 
     def _settings(self, recipe: Recipe | None) -> Recipe:
         """The recipe's optimizer with this method's settings."""

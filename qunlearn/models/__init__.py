@@ -1,6 +1,7 @@
 """Models: the hybrid classifier, its encoders, heads and controls, the stages of any module, model files."""
 
 from qunlearn.models.controls import ClassicalTwin
+from qunlearn.models.dropout import Dropout
 from qunlearn.models.encoders import DirectEncoder, ImageEncoder, PCAEncoder, PiTanh
 from qunlearn.models.files import load_model, save_model
 from qunlearn.models.hybrid import HybridClassifier, published_weights
@@ -10,6 +11,7 @@ from qunlearn.models.stages import Stage, angle_periods, stages
 __all__ = [
     "ClassicalTwin",
     "DirectEncoder",
+    "Dropout",
     "HybridClassifier",
     "ImageEncoder",
     "PCAEncoder",

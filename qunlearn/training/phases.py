@@ -26,10 +26,13 @@ class Samples(NamedTuple):
 
     def take(self, order: Tensor) -> Samples:
         """Of a whole set, the samples at the given positions, of any shape."""
+        order = order.to(self.y.device)
         return Samples(self.x[order], self.y[order], order)
 
     def copies(self, number: int) -> Samples:
         """Of a whole set, every sample `number` times in a row; copy k of sample i has position ``i * number + k``."""
+        if number == 1:
+            return self
         repeated = [t.repeat_interleave(number, 0) for t in (self.x, self.y)]
         return Samples(repeated[0], repeated[1], torch.arange(len(self.y) * number, device=self.y.device))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -47,7 +47,7 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """What was measured, without what was not."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 Rule = Callable[[Sequence[Candidate]], int]  # the position of the epoch to keep
@@ -133,12 +133,12 @@ def keep_last(candidates: Sequence[Candidate]) -> int:
 
 def keep_loss(candidates: Sequence[Candidate]) -> int:
     """The first epoch of lowest validation loss; the model before the first epoch is no candidate."""
-    return min(range(1, len(candidates)), key=lambda i: _finite(candidates[i].validation_loss), default=0)
+    return _first_least([_finite(candidate.validation_loss) for candidate in candidates[1:]])
 
 
 def keep_accuracy(candidates: Sequence[Candidate]) -> int:
     """The first epoch of highest validation accuracy; the model before the first epoch is no candidate."""
-    return min(range(1, len(candidates)), key=lambda i: _finite(_minus(candidates[i].validation_accuracy)), default=0)
+    return _first_least([_finite(_minus(candidate.validation_accuracy)) for candidate in candidates[1:]])
 
 
 def keep_forgotten(candidates: Sequence[Candidate]) -> int:
@@ -192,6 +192,11 @@ def keep_matched_error(candidates: Sequence[Candidate]) -> int:
         return round(_gap(c.forget_accuracy, c.matched_accuracy), 9), 0.0 if c.matched_accuracy is not None else -i
 
     return min(range(len(candidates)), key=distance)
+
+
+def _first_least(values: Sequence[float]) -> int:
+    """The epoch of the first of the lowest values, one an epoch; 0 where there is none."""
+    return 1 + values.index(min(values)) if values else 0
 
 
 def _or(value: float | None, other: float) -> float:
