@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,15 @@ from torch import nn
 
 from qunlearn import methods
 from qunlearn.data import Dataset, Split
-from qunlearn.evaluation import evaluate, predict
+from qunlearn.evaluation import Judge, predict
+from qunlearn.methods import Unlearned
+from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.study.executors import START_UP
 from qunlearn.study.plan import Plan
 from qunlearn.study.prepare import model_of, recipe_of, split_of
 from qunlearn.study.task import Task, Unit, canonical
 from qunlearn.study.tuning import settings_of
-from qunlearn.training.train import fit, of_classes
+from qunlearn.training.train import fit_all, of_classes
 
 #: Seconds that baselines and report take.
 REPORT = 8.0
@@ -73,7 +76,8 @@ def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
     torch.set_num_threads(plan.study.settings.run.threads)
     try:
         meter = _Meter(str(plan.study.folder), time.thread_time() + patience)
-        costs = {task.key: meter.cost(task) for task in plan.tasks}
+        sizes = Counter(task.unit for task in plan.tasks)
+        costs = {task.key: meter.cost(task, sizes[task.unit]) for task in plan.tasks}
     finally:
         torch.set_num_threads(threads)
     return Estimate(
@@ -91,54 +95,56 @@ class _Meter:
         self.methods: dict[str, _Cost] = {}
         self.evaluations: dict[str, _Cost] = {}
 
-    def cost(self, task: Task) -> _Cost:
-        """What the task costs one worker."""
+    def cost(self, task: Task, size: int) -> _Cost:
+        """What the task costs one worker, as one of so many in its unit."""
         split = split_of(task.settings, task.request, self.folder)
         if task.kind in ("original", "retrained"):
             data = split.original if task.kind == "original" else split.retain
             training = task.settings["training"]
-            epoch = self._epoch(task, split).times(len(data))
+            epoch = self._epoch(task, split, size).times(len(data))
             return epoch.times(expected_epochs(training["epochs"], training["patience"]))
         assert task.method is not None
         if task.kind == "tuning":
             tried = settings_of(task.settings, task.method, task.seed)
-            return self._unlearning(task, split).times(len(tried))
+            return self._unlearning(task, split, size).times(len(tried))
         evaluation = self._evaluation(task, split)
         if task.method["name"] in ("none", "retrain"):
             return evaluation
-        unlearning = self._unlearning(task, split)
+        unlearning = self._unlearning(task, split, size)
         return _Cost(unlearning.seconds + evaluation.seconds, unlearning.gradient_evaluations)
 
-    def _epoch(self, task: Task, split: Split) -> _Cost:
+    def _epoch(self, task: Task, split: Split, size: int) -> _Cost:
         """Of training, for one sample."""
-        key = _model_key(task)
+        key = f"{size} {_model_key(task)}"
         if key not in self.epochs:
             part = _thin(split.original, _samples(task, len(split.original)))
             recipe = dataclasses.replace(recipe_of(task.settings), epochs=EPOCHS, patience=None)
-            model = model_of(task.settings, split.train, 0)
-            fit(model, _thin(part, recipe.batch_size), None, recipe, seed=0, progress=_silent)  # the first is slower
+            models, seeds = [model_of(task.settings, split.train, seed) for seed in range(size)], range(size)
+            first = _thin(part, recipe.batch_size)
+            fit_all(models, first, None, recipe, seeds=seeds, progress=_silent)  # the first is slower
             start = _now(task)
-            fit(model, part, of_classes(split.validation, split.retain), recipe, seed=0, progress=_silent)
-            self.epochs[key] = _Cost((_now(task) - start) / (len(part) * EPOCHS), 1.0)
+            validation = of_classes(split.validation, split.retain)
+            fit_all(models, part, validation, recipe, seeds=seeds, progress=_silent)
+            self.epochs[key] = _Cost((_now(task) - start) / (size * len(part) * EPOCHS), 1.0)
         return self.epochs[key]
 
-    def _unlearning(self, task: Task, split: Split) -> _Cost:
+    def _unlearning(self, task: Task, split: Split, size: int) -> _Cost:
         """Of a method, as it is set: what one of its epochs costs beside one of training, times its epochs."""
         method = methods.get(task.method or "")
         epochs = getattr(method, "epochs", 1)
-        training = self._epoch(task, split).times(len(split.train))
-        key = canonical([task.method, task.request])
+        training = self._epoch(task, split, size).times(len(split.train))
+        key = canonical([task.method, task.request, size])
         ours = type(method).__module__.startswith("qunlearn.")  # what a user's method does, only a worker may suffer
         if key not in self.methods and ours and time.thread_time() < self.deadline:
-            self.methods[key] = self._one_epoch(task, split, method).beside(training)
+            self.methods[key] = self._one_epoch(task, split, method, size).beside(training)
         known = list(self.methods.values()) or [_Cost(1.0, 1.0)]
         factor = self.methods.get(key, _mean(known))
         epoch = _Cost(factor.seconds * training.seconds, factor.gradient_evaluations * training.gradient_evaluations)
         return epoch.times(expected_epochs(epochs, getattr(method, "patience", None)))
 
-    def _one_epoch(self, task: Task, split: Split, method: Any) -> _Cost:
+    def _one_epoch(self, task: Task, split: Split, method: Any, size: int) -> _Cost:
         share = _samples(task, len(split.train)) / len(split.train)
-        part, model, epochs = _share(split, share), _fitted(task, split), 1
+        part, models, epochs = _share(split, share), [_fitted(task, split)] * size, 1
         if hasattr(method, "epochs"):
             epochs = min(EPOCHS, method.epochs)
             method = dataclasses.replace(method, epochs=epochs)
@@ -146,21 +152,22 @@ class _Meter:
         for timed in ("none", method):
             start = _now(task)
             try:
-                counts = methods.unlearn(model, part, method=timed, seed=0, progress=_silent).record.counts
-                gradients = counts.gradient_evaluations
+                found = unlearn_all(models, part, method=timed, seeds=range(size), progress=_silent)
+                gradients = next(one for one in found if isinstance(one, Unlearned)).record.counts.gradient_evaluations
             except Exception:  # an untrained model may be more than a method can bear; its trial will tell
                 gradients = len(part.train) * epochs
             times.append(_now(task) - start)
-        return _Cost(max(times[1] - times[0], 0.0), gradients).times(1 / (share * epochs))
+        return _Cost(max(times[1] - times[0], 0.0) / size, gradients).times(1 / (share * epochs))
 
     def _evaluation(self, task: Task, split: Split) -> _Cost:
         key = canonical([_model_key(task), task.request, len(task.retrained)])
         if key not in self.evaluations:
             model = _fitted(task, split)
-            known = [predict(model, split) for _ in range(min(3, 1 + len(task.retrained)))]
+            known = predict(model, split)
+            judge = Judge(split, original=known, retrained=[dataclasses.replace(known) for _ in task.retrained])
+            judge(model)  # the first finds what is the same for all methods
             start = _now(task)
-            pool = [dataclasses.replace(known[-1]) for _ in task.retrained]
-            evaluate(predict(model, split), split, original=known[0], retrained=pool)
+            judge(model)
             self.evaluations[key] = _Cost(_now(task) - start)
         return self.evaluations[key]
 
