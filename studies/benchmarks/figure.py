@@ -50,7 +50,7 @@ def draw(series: Mapping[str, Mapping[str, Mapping[Point, float]]], centre: Poin
         for panel, name in zip(panels[0], _AXES, strict=True):
             panel.set_title(_others(name, centre))
         handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             figure.savefig(target.with_suffix(f".{suffix}"), dpi=200, metadata=metadata)
 

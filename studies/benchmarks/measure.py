@@ -93,19 +93,14 @@ class Meter:
         return not row.note
 
     def _prepare(self, rows: Mapping[str, Measured]) -> list[str]:
-        """Those that could prepare. What compiles does so while the others prepare one after another."""
-        order = sorted(rows, key=lambda key: not PEERS[key].compiles)
-        waiting = []
-        for key in order:
-            self.crew.hand(key).send(
-                "prepare", card=self.crew.card, point=_numbers(rows[key].point), outcome=str(self._file(key))
-            )
-            if PEERS[key].compiles:
-                waiting.append(key)
-            else:
+        """Those that could prepare: first what compiles, all at once, then the others one after another."""
+        compiling = [key for key in rows if PEERS[key].compiles]
+        for group in (compiling, *([key] for key in rows if key not in compiling)):
+            for key in group:
+                order = {"card": self.crew.card, "point": _numbers(rows[key].point), "outcome": str(self._file(key))}
+                self.crew.hand(key).send("prepare", **order)
+            for key in group:
                 self._receive_prepared(rows[key])
-        for key in waiting:
-            self._receive_prepared(rows[key])
         return [key for key in rows if not rows[key].note]
 
     def _receive_prepared(self, row: Measured) -> None:

@@ -73,10 +73,15 @@ class Bench:
     def memory(self, order: dict[str, Any]) -> dict[str, Any]:
         """MiB by which the peak of resident memory during two steps is above what was there before them.
 
-        The circuit is prepared before.
+        Code is loaded and the circuit compiled before: by a step of a small circuit with that batch, and one of the
+        circuit with one sample; or where compiling is a matter of its own, by that.
         """
         point = Point(*order["point"])
         circuit = circuit_of(order["card"], point)
+        if not self.peer.compiles:
+            small = circuit_of(order["card"], SMALL)
+            self.peer.prepare(small, inputs_of(small, point.batch))()
+            self.peer.prepare(circuit, inputs_of(circuit, 1))()
         step = self.peer.prepare(circuit, inputs_of(circuit, point.batch))
         before = _settle()
         step()
