@@ -32,10 +32,10 @@ from qunlearn.training.loop import DivergedError, Outcome, Progress, run_phases,
 from qunlearn.training.net import Net, Tensors, check_functional
 from qunlearn.training.phases import Memo, Phase
 from qunlearn.training.recipe import Recipe
-from qunlearn.training.replicas import obstacle
+from qunlearn.training.replicas import check_alike, obstacle
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_forgotten, keep_last
-from qunlearn.training.train import check_outputs, check_paired
+from qunlearn.training.train import check_outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,11 @@ class Method(ABC):
         Raises:
             InputError: as for one model, and for models of different architectures.
         """
-        check_paired(models, seeds)
-        self._check(models, task)
+        check_alike(models, seeds)
+        self._check_task(task)
+        for data in (task.forget, task.retain, task.validation):
+            if data is not None:
+                check_outputs(models[0], data)
         # Methods do not share random streams: each setting of each method has its own for every seed.
         scope = f"{self.name} {json.dumps(self.hyperparameters(), sort_keys=True)}"
         works = [Work(Seeds(seed, scope), Counts(), progress) for _, seed in zip(models, seeds, strict=True)]
@@ -149,15 +152,6 @@ class Method(ABC):
     def hyperparameters(self) -> dict[str, Any]:
         """The fields, as JSON values."""
         return dataclasses.asdict(self)
-
-    def _check(self, models: Sequence[nn.Module], task: Task) -> None:
-        self._check_task(task)
-        shapes = {tuple((name, t.shape) for name, t in model.state_dict().items()) for model in models}
-        if len(shapes) != 1:
-            raise InputError(f"expected models of one architecture, got {len(shapes)}; unlearn each kind on its own")
-        for data in (task.forget, task.retain, task.validation):
-            if data is not None:
-                check_outputs(models[0], data)
 
     def _check_task(self, task: Task) -> None:
         for need in sorted(self.needs):

@@ -16,7 +16,8 @@ from qunlearn.methods.registry import get
 from qunlearn.methods.task import Task, Unlearned
 from qunlearn.training.progress import Report, shown
 from qunlearn.training.recipe import Recipe, recipe_of
-from qunlearn.training.train import check_paired, matched
+from qunlearn.training.replicas import check_alike
+from qunlearn.training.train import matched
 
 
 def unlearn(
@@ -82,7 +83,7 @@ def unlearn_all(
     Each comes out as it would alone, but for rounding; see `Method.together`. Where the method diverges, the error
     stands in the model's place.
     """
-    check_paired(models, seeds)
+    check_alike(models, seeds)
     chosen = get(method)
     with shown(progress, chosen.name) as report:
         return chosen.together(models, task_of(split, models[0]), seeds=seeds, progress=report)

@@ -20,7 +20,7 @@ from qunlearn.training.net import Net, check_functional, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 from qunlearn.training.progress import shown
 from qunlearn.training.recipe import Keep, Recipe, recipe_of
-from qunlearn.training.replicas import obstacle
+from qunlearn.training.replicas import check_alike, obstacle
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_last, keep_loss
 
@@ -102,7 +102,7 @@ def fit_all(
     All are trained at once where that is faster (see `qunlearn.training.replicas.obstacle`), and each comes out as it
     would alone, but for rounding.
     """
-    check_paired(models, seeds)
+    check_alike(models, seeds)
     if len(models) > 1 and obstacle(models[0]):
         pairs = zip(models, seeds, strict=True)
         return [fit_all([m], data, validation, recipe, seeds=[s], progress=progress)[0] for m, s in pairs]
@@ -130,12 +130,6 @@ def fit_all(
             progress=report,
         )
     return [out if isinstance(out, DivergedError) else _trained(out.net, recipe) for out in outcomes]
-
-
-def check_paired(models: Sequence[nn.Module], seeds: Sequence[int]) -> None:
-    """Refuses a number of seeds that is not the number of models, or none of both."""
-    if len(models) != len(seeds) or not models:
-        raise InputError(f"expected at least one model and a seed for each, got {len(models)} and {len(seeds)} seeds")
 
 
 def _trained(net: Net, recipe: Recipe) -> tuple[nn.Module, Counts]:
@@ -176,7 +170,7 @@ def refit_all(
 ) -> list[tuple[nn.Module, Counts] | NumericalError]:
     """`refit` for several originals of one architecture and recipe, a seed each; see `fit_all`."""
     validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
-    check_paired(models, seeds)
+    check_alike(models, seeds)
     fresh = [reinitialise(model, seed) for model, seed in zip(models, seeds, strict=True)]
     return fit_all(fresh, split.retain, validation, required_recipe(models[0]), seeds=seeds, progress=progress)
 

@@ -233,9 +233,16 @@ def test_methods_without_gradients_go_one_by_one(name: str) -> None:
         assert fingerprint(found.model) == fingerprint(wanted.model)
 
 
-def test_models_of_two_architectures_are_refused() -> None:
-    with pytest.raises(InputError, match="expected models of one architecture, got 2"):
-        FineTune().together([hybrid_model(), plain_model()], make_task(), seeds=(0, 1))
+def line(seed: int) -> HybridClassifier:
+    """As many weights of the same shapes as `hybrid_model`, and another circuit."""
+    circuit = load_circuit("ring-cz", qubits=4, depth=2, entanglement="linear")
+    return HybridClassifier(circuit, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("other", [plain_model, frozen, twin, line, deep_model])
+def test_models_of_two_architectures_are_refused(other: Callable[[int], nn.Module]) -> None:
+    with pytest.raises(InputError, match="expected models of one architecture, got another in place 1"):
+        FineTune().together([hybrid_model(), other(0)], make_task(), seeds=(0, 1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

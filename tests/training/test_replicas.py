@@ -137,6 +137,10 @@ class Mine(nn.Linear):
         (nn.Sequential(nn.Conv2d(1, 2, 3)), "Conv2d in 0 is not known"),
         (nn.Sequential(Mine(2, 2)), "Mine in 0 is not known"),
         (nn.Sequential(nn.BatchNorm1d(2, momentum=None)), "BatchNorm1d in 0 has no momentum"),
+        (
+            QuantumLayer(load_circuit("ring-cz", qubits=11, depth=1)),
+            "the circuit as the model has 11 qubits, and above 10",
+        ),
         (nn.TransformerEncoderLayer(4, 1), "TransformerEncoderLayer as the model is not known"),
     ],
 )
@@ -150,4 +154,8 @@ def test_what_stands_in_the_way_is_named(model: nn.Module, why: str) -> None:
 )
 def test_our_small_models_are_trained_together(settings: dict[str, Any]) -> None:
     assert obstacle(model_of(0, **settings)) is None
-    assert {QuantumLayer, ClassicalTwin} <= TOGETHER
+
+
+def test_what_is_trained_together_was_measured_to_be_faster() -> None:
+    assert {QuantumLayer, ClassicalTwin, nn.Linear, HybridClassifier} <= TOGETHER.keys()
+    assert min(TOGETHER.values()) > 1
