@@ -23,6 +23,7 @@ from qunlearn.study.task import Kind, Task, Unit, canonical
 from qunlearn.study.tuning import is_tuned, settings_of, tune
 from qunlearn.training.counting import Counts
 from qunlearn.training.recipe import recipe_of
+from qunlearn.training.replicas import obstacle
 from qunlearn.training.train import fit_all, refit_all, required_recipe
 
 PREDICTIONS = "predictions.safetensors"
@@ -62,12 +63,13 @@ def run_unit(unit: Unit, store: Store, folder: str) -> Iterator[Ended]:
     except Exception as error:
         found = [error] * len(unit.tasks)
     share = (time.perf_counter() - start) / len(unit.tasks)
+    beside = {"together": [task.seed for task in unit.tasks]} if len(unit.tasks) > 1 else {}
     for task, finish in zip(unit.tasks, found, strict=True):
         if task.key in unit.wanted:
-            yield _keep(task, finish, share, store)
+            yield _keep(task, finish, beside, share, store)
 
 
-def _keep(task: Task, finish: _Finish | Exception, share: float, store: Store) -> Ended:
+def _keep(task: Task, finish: _Finish | Exception, beside: dict[str, Any], share: float, store: Store) -> Ended:
     """Save the outcome of one task; `share` are its seconds of what was done for all tasks of its unit."""
     start = time.perf_counter()
     try:
@@ -75,7 +77,7 @@ def _keep(task: Task, finish: _Finish | Exception, share: float, store: Store) -
             raise finish
         outcome = finish()
         total = share + time.perf_counter() - start
-        store.save(task, outcome.content, {"seconds": outcome.seconds, "total_seconds": total}, outcome.files)
+        store.save(task, outcome.content | beside, {"seconds": outcome.seconds, "total_seconds": total}, outcome.files)
     except Exception as error:
         return Ended(task, error=error)
     return Ended(task, total)
@@ -121,7 +123,9 @@ def _trained(task: Task, split: Split, model: nn.Module, counts: Counts, seconds
     files = _model_files(task, model)
     if task.kind == "retrained":  # an original serves several requests, and each has sets of its own
         files[PREDICTIONS] = predict(model, split).to_bytes()
-    content = {"config": task.settings, "seed": task.seed, "record": {"counts": vars(counts)}}
+    why = obstacle(model)
+    notes = [f"Several models like this are trained one by one: {why}."] if why else []
+    content = {"config": task.settings, "seed": task.seed, "record": {"counts": vars(counts), "notes": notes}}
     return _Outcome(content, seconds, files)
 
 

@@ -22,7 +22,7 @@ from qunlearn.study.plan import Plan, make_plan, shared_out
 from qunlearn.study.reading import read_study
 from qunlearn.study.store import Store
 from qunlearn.study.task import Task, Unit, units_of
-from tests.study.conftest import records
+from tests.study.conftest import records, run_alone
 
 SEEDS = """\
 name = "seeds"
@@ -118,6 +118,19 @@ def test_a_key_tells_with_whom_a_seed_was_computed(file: Path) -> None:
     assert two["original", 1] != one["original", 1]
     assert len(set(one.values())) == len(one) == len(two)
     assert keys("run.together=3") == all_  # the same groups are the same work
+
+
+def test_records_say_who_was_computed_together_and_why_not(root: Path, file: Path, tmp_path: Path) -> None:
+    store = Store(root)
+    found = {task.seed: store.result("original", task.key) for task in make_plan(read_study(file)).of("original")}
+    assert [found[seed].get("together") for seed in (0, 1, 2)] == [None, [1, 2], [1, 2]]
+    assert found[1]["record"]["notes"] == []
+    changes = ["data.dataset=digits", "data.per_class=20", "model.encoder=cnn", "training.epochs=1"]
+    image = make_plan(read_study(file, changes)).of("original")[0]
+    run_alone(image, Store(tmp_path), str(file.parent))
+    (note,) = Store(tmp_path).result("original", image.key)["record"]["notes"]
+    assert note.startswith("Several models like this are trained one by one: ")
+    assert "encoder" in note
 
 
 def test_one_worker_gives_the_same_bytes_as_two(root: Path, file: Path, tmp_path: Path) -> None:
