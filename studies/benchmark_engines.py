@@ -33,8 +33,9 @@ from benchmarks.crew import Crew, PeerError, core_count
 from benchmarks.growth import growths
 from benchmarks.jobs import Point, circuit_of
 from benchmarks.measure import Effort, Measured, Meter
+from benchmarks.others import Others
 from benchmarks.peers import OURS, PEERS
-from benchmarks.tables import Sheet, bar_sheet, machine, number, others
+from benchmarks.tables import Sheet, bar_sheet, machine, number, say
 
 QUICK = Effort(rounds=5, seconds=0.1, step=2.5, preparing=40)
 WHOLE = Effort(rounds=7, seconds=0.3, step=40, preparing=600)
@@ -96,7 +97,7 @@ class Run:
         self.wish, self.meter = wish, meter
         self.bars: list[Bar] = []
         self.left: list[str] = []
-        self.said = others()
+        self.others = Others()
         self._end = time.monotonic() + 60 * wish.minutes
 
     def work(self) -> None:
@@ -191,7 +192,7 @@ def sentences(run: Run) -> list[str]:
         f"Card {wish.card}; single precision (default.qubit of PennyLane computes in double); gradients for features "
         "and weights; medians.",
         *machine(wish.threads, crew.versions),
-        *run.said,
+        *run.others.sentences(),
     ]
     found += [f"Absent: {PEERS[key].title} ({reason})." for key, reason in crew.absent.items()]
     skipped = [PEERS[key].title for key in PEERS if key not in wish.peers]
@@ -222,7 +223,7 @@ def report(run: Run) -> None:
     shown = [timed(sheets["engines"]), sheets["growth"], sheets["bars"]]
     for sheet in shown:
         sheet.show()
-    print("\n".join(texts))
+    say(texts)
     pages = [*(f"{text}\n" for text in texts), *(sheet.markdown() for sheet in shown)]
     (out / "engines.md").write_text("\n".join(pages), encoding="utf-8")
     _draw(meter, out / "engines")

@@ -35,7 +35,8 @@ import torch
 import qunlearn as qu
 from benchmarks.bars import Bar
 from benchmarks.crew import core_count
-from benchmarks.tables import Sheet, bar_sheet, machine, number, others
+from benchmarks.others import Others
+from benchmarks.tables import Sheet, bar_sheet, machine, number, say
 
 STUDIES = Path(__file__).parent
 #: CPU seconds of the paper's code for the shallow Iris study, one seed, one core.
@@ -215,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The script; returns the exit code."""
     wish = parse(arguments)
     wish.out.mkdir(parents=True, exist_ok=True)
-    texts = [*machine(core_count(), {"torch": torch.__version__}), *others()]
+    texts, others = machine(core_count(), {"torch": torch.__version__}), Others()
     sheets: dict[str, Sheet] = {}
     costs: dict[int, IrisCost] = {}
     whole, why = None, "asked for by --mnist"
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     sheets["studies-bars"] = bar_sheet([*iris_bars(costs.get(SEEDS), costs.get(1)), mnist_bar(whole, why)])
-    _write(sheets, texts, wish.out)
+    _write(sheets, [*texts, *others.sentences()], wish.out)
     return 0
 
 
@@ -254,7 +255,7 @@ def _write(sheets: dict[str, Sheet], texts: Sequence[str], out: Path) -> None:
     for name, sheet in sheets.items():
         sheet.show()
         sheet.write_csv(out / f"{name}.csv")
-    print("\n".join(texts))
+    say(texts)
     pages = [*(f"{text}\n" for text in texts), *(sheet.markdown() for sheet in sheets.values())]
     (out / "studies.md").write_text("\n".join(pages), encoding="utf-8")
     print(f"Written: {', '.join(f'{name}.csv' for name in sheets)} and studies.md in {out}")

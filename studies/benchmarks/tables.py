@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -73,6 +72,13 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{decimals}f}"
 
 
+def say(sentences: Sequence[str]) -> None:
+    """Print sentences; those that say that this is no closing figure are red on a terminal."""
+    for sentence in sentences:
+        style = "bold red" if "no closing figure" in sentence else ""
+        Console(soft_wrap=True).print(escape(sentence), style=style, highlight=False)
+
+
 def bar_sheet(bars: Sequence[Bar]) -> Sheet:
     """The bars with their states."""
     rows = [
@@ -90,12 +96,6 @@ def machine(threads: int, versions: Mapping[str, str]) -> list[str]:
     found = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     system = f"{platform.system()}, Python {platform.python_version()}"
     return [f"{_processor()}, {os.cpu_count()} cores, {threads} used by each; {system}; {found}."]
-
-
-def others() -> list[str]:
-    """A sentence if other programs use the processor right now: engines with threads then lose several times over."""
-    busy = float(psutil.cpu_percent(interval=1.0))
-    return [f"The machine was busy before the start ({busy:.0f} %), so this is no closing figure."] if busy > 5 else []
 
 
 def _processor() -> str:
