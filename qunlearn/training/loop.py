@@ -261,7 +261,7 @@ class _Run:
                 out.net.module.eval()
         self.running = [self.running[row] for row in staying]
         if self.running:
-            taken = self.stack.keep(staying, self.recipe.make_optimizer)
+            taken = self.stack.keep(staying)
             self.best, self.last_good, self.memo = taken(self.best), taken(self.last_good), taken(self.memo)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from qunlearn.errors import InputError, UnknownNameError
+from qunlearn.training.optimizers import SGD, Adam, Optimizer
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD}
 Keep = Literal["loss", "accuracy", "last"]
 
 
@@ -53,14 +54,10 @@ class Recipe:
         if self.keep not in ("loss", "accuracy", "last"):
             raise UnknownNameError("rule for the epoch to keep", self.keep, ("loss", "accuracy", "last"))
 
-    def make_optimizer(self, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: Iterable[torch.Tensor]) -> Optimizer:
         """A fresh optimizer over the given leaf tensors."""
-        moved = list(parameters)
-        settings: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        settings["fused"] = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in moved)
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(moved, momentum=0.9, **settings)
-        return torch.optim.Adam(moved, **settings)
+        cls = OPTIMIZERS[self.optimizer]
+        return cls(parameters, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON scalars."""

@@ -16,6 +16,7 @@ from qunlearn.models.stream import Stream
 from qunlearn.quantum.layer import QuantumLayer
 from qunlearn.training.counting import Counts
 from qunlearn.training.net import CHUNK, Net, Tensors
+from qunlearn.training.optimizers import Optimizer
 from qunlearn.training.phases import Memo
 
 # How many times faster 20 at once are than 20 one by one: CPU time of a forward and a backward pass of 32 samples at
@@ -86,7 +87,7 @@ class Stack:
         self.net.parameters = joined([net.parameters for net in nets])
         self.net.buffers = joined([net.buffers for net in nets])
         self.moving: Tensors = {}
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer: Optimizer | None = None
 
     def __call__(self, function: Callable[..., Any], *rows: Any) -> Any:
         """``function(net, *rows)`` for every replica; arguments and result are tensors, or dictionaries of them."""
@@ -120,7 +121,7 @@ class Stack:
             for (name, p), g in zip(self.moving.items(), found, strict=True)
         }
 
-    def move(self, names: Sequence[str], optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]) -> None:
+    def move(self, names: Sequence[str], optimizer: Callable[[Iterable[Tensor]], Optimizer]) -> None:
         """Lets a fresh optimizer move the named parameters, and no others; nothing changes if it already does."""
         if list(self.moving) == names:
             return
@@ -135,9 +136,7 @@ class Stack:
     def step(self, gradients: Tensors) -> None:
         """One step of the optimizer, which works entry by entry, and so on each replica as if it were alone."""
         assert self.optimizer is not None
-        for name, parameter in self.moving.items():
-            parameter.grad = gradients[name].contiguous()  # torch's fused optimizers ignore other layouts
-        self.optimizer.step()
+        self.optimizer.step([gradients[name] for name in self.moving])
 
     def finite(self) -> Tensor:
         """Whether a replica's moving parameters are all finite numbers, ``(replicas,)``."""
@@ -160,26 +159,20 @@ class Stack:
         """One replica's part of a stacked state."""
         return state if self.size == 1 else {name: t[number].clone() for name, t in state.items()}
 
-    def keep(
-        self, rows: Sequence[int], optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer]
-    ) -> Callable[[Any], Any]:
+    def keep(self, rows: Sequence[int]) -> Callable[[Any], Any]:
         """Lets the other replicas go; returns what takes the same rows of anything stacked alike."""
 
         def taken(tensor: Tensor) -> Tensor:
             return tensor.detach()[rows[0]].clone() if len(rows) == 1 else tensor.detach()[list(rows)]
 
-        before, old = self.moving, self.optimizer
-        parameters, self.moving = mapped(taken, self.net.parameters), {}
+        parameters = mapped(taken, self.net.parameters)
         self.net.buffers = mapped(taken, self.net.buffers)
-        self.moving = {name: parameters[name].requires_grad_() for name in before}
+        self.moving = {name: parameters[name].requires_grad_() for name in self.moving}
         self.net.parameters, self.size = parameters, len(rows)
         for stream in self.streams:
             stream.generators = tuple(stream.generators[i] for i in rows)
-        if old is not None:
-            self.optimizer = optimizer(self.moving.values())
-            for name, parameter in self.moving.items():
-                kept = old.state[before[name]]  # the count of steps, the same for all, has no rows
-                self.optimizer.state[parameter] = {k: taken(v) if v.dim() else v for k, v in kept.items()}
+        if self.optimizer is not None:
+            self.optimizer = self.optimizer.taken(self.moving.values(), taken)
         return lambda tree: mapped(taken, tree)
 
 
