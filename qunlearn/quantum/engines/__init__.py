@@ -1,4 +1,7 @@
-"""Engines run a circuit on this machine and differentiate it; `ENGINES` has them by name."""
+"""Engines run a circuit on this machine and differentiate it; `ENGINES` has their names.
+
+``"torch"`` is the reference: any device, any order of derivative. ``"fused"`` is a compiled kernel for the CPU.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,29 @@ from qunlearn.quantum.engines.torch_engine import state
 __all__ = ["ENGINES", "Engine", "expectations", "find_engine", "state"]
 
 Engine = Callable[[Circuit, Tensor, Tensor], Tensor]
-ENGINES: dict[str, Engine] = {"torch": torch_engine.expectations}
+
+
+def _fused(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    from qunlearn.quantum.engines import fused  # Numba takes half a second to import
+
+    return fused.expectations(circuit, features, weights)
+
+
+def _auto(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    on_cpu = features.device.type == "cpu" == weights.device.type
+    return (_fused if on_cpu else torch_engine.expectations)(circuit, features, weights)
+
+
+ENGINES: dict[str, Engine] = {"torch": torch_engine.expectations, "fused": _fused}
 
 
 def find_engine(name: str) -> Engine:
-    """The function (circuit, features, weights) -> expectations of an engine; "auto" chooses."""
+    """The function (circuit, features, weights) -> expectations of an engine.
+
+    "auto" takes the fused engine for tensors on the CPU, and the torch engine for all others.
+    """
     if name == "auto":
-        name = "torch"
+        return _auto
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ("auto", *ENGINES))
     return ENGINES[name]

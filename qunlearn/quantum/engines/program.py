@@ -114,28 +114,28 @@ def _group(angle: Angle | None) -> str:
 def _lay_out(draft: Draft, segments: dict[str, list[list[Turn]]], whole: range | None) -> Stage:
     """Reserve a matrix for every active wire, in as few slots as possible; in a `whole` stage for every wire."""
     wires = list(whole) if whole else sorted(wire for wire, run in draft.runs.items() if run)
-    pieces = [_pieces(draft.runs.get(wire, [])) for wire in wires]
+    cut = [pieces(draft.runs.get(wire, [])) for wire in wires]
     orders = [("weights", "features"), ("features", "weights")]
-    lengths = [max((len(p) + (bool(p) and p[0][0] != order[0]) for p in pieces), default=0) for order in orders]
+    lengths = [max((len(p) + (bool(p) and p[0][0] != order[0]) for p in cut), default=0) for order in orders]
     best = int(np.argmin(lengths))
     slots = []
     for number in range(max(lengths[best], int(whole is not None))):
         group = orders[best][number % 2]
         start = len(segments[group])
-        for piece in pieces:
+        for piece in cut:
             segments[group].append(piece.pop(0)[1] if piece and piece[0][0] == group else [])
         slots.append(Slot(group, start, start + len(wires)))
     return Stage(tuple(slots), _blocks(wires), None)
 
 
-def _pieces(run: list[Turn]) -> list[tuple[str, list[Turn]]]:
+def pieces(run: list[Turn]) -> list[tuple[str, list[Turn]]]:
     """A run cut where its turns change between features and weights."""
-    pieces: list[tuple[str, list[Turn]]] = []
+    found: list[tuple[str, list[Turn]]] = []
     for turn in run:
-        if not pieces or pieces[-1][0] != _group(turn.angle):
-            pieces.append((_group(turn.angle), []))
-        pieces[-1][1].append(turn)
-    return pieces
+        if not found or found[-1][0] != _group(turn.angle):
+            found.append((_group(turn.angle), []))
+        found[-1][1].append(turn)
+    return found
 
 
 def _blocks(wires: list[int]) -> tuple[Block, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     Raises:
         InputError: if the states need more memory than there is, or a sample cannot be amplitude-encoded.
     """
-    features, weights = _promote(features, weights)
+    features, weights = promote(features, weights)
     check_memory(circuit, features)
     loaded = _load(compile_circuit(circuit, True), features.dtype, features.device)
     values = loaded.observer(_run(loaded, features, weights, loaded.observer.skips_tail))
@@ -42,7 +43,7 @@ def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
 
 def state(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     """The final state, complex: features ``(..., features)`` give ``(..., 2, ..., 2)``, axis i for wire i."""
-    features, weights = _promote(features, weights)
+    features, weights = promote(features, weights)
     check_memory(circuit, features)
     loaded = _load(compile_circuit(circuit, False), features.dtype, features.device)
     flat = _tie(_run(loaded, features, weights, False), loaded, features, weights)
@@ -58,7 +59,8 @@ def _tie(values: Tensor, loaded: _Loaded, features: Tensor, weights: Tensor) -> 
     return values
 
 
-def _promote(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def promote(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider of their real types; anything but float32 and float64 counts as float32."""
     dtype = torch.promote_types(features.dtype, weights.dtype)
     dtype = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     return features.to(dtype), weights.to(dtype)
@@ -181,42 +183,51 @@ def _monomial(psi: Tensor, loaded: _Loaded, number: int, angles: dict[str, Tenso
 
 def _amplitudes(circuit: Circuit, features: Tensor) -> Tensor:
     """The features as amplitudes, padded with zeros and normalised; ``(..., 2**qubits)`` complex."""
-    largest = features.abs().amax(-1, keepdim=True).detach()
-    _refuse_zero(largest)
+    largest = check_amplitudes(features)
     scaled = features / largest  # so that neither tiny nor huge features leave the range of their type
     padded = torch.nn.functional.pad(scaled, (0, 2**circuit.qubits - circuit.features))
     padded = padded / torch.linalg.vector_norm(padded, dim=-1, keepdim=True)
     return torch.complex(padded, torch.zeros_like(padded))
 
 
-def _refuse_zero(largest: Tensor) -> None:
+def check_amplitudes(features: Tensor) -> Tensor:
+    """The largest magnitude of every sample, ``(..., 1)``; refuses samples of zeros, which are no state."""
+    largest = features.abs().amax(-1, keepdim=True).detach()
     try:
         zero = (largest.reshape(-1) == 0).nonzero()
     except RuntimeError:  # inside vmap values cannot be looked at: there a zero vector gives NaN
-        return
+        return largest
     if len(zero):
         raise InputError(
             f"expected samples with at least one feature other than zero for amplitude encoding, got a zero vector as "
             f"sample {int(zero[0])}; remove it or add an offset"
         )
+    return largest
 
 
 @functools.lru_cache(maxsize=512)
 def _load(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
-    """The constants of a program as tensors that no mode or transform of the caller owns."""
-    with torch.inference_mode(False):
-        put = functools.partial(_tensor, dtype=dtype, device=device)
-        monomials = [stage.monomial for stage in program.stages]
-        tables = {group: table for group, table in program.tables.items() if table.angles}
-        return _Loaded(
-            program,
-            make_observer(program, dtype, device),
-            {group: _load_angles(table.angles, program.circuit.weights, put) for group, table in tables.items()},
-            {group: _load_terms(table.terms, put) for group, table in tables.items() if table.terms.size},
-            tuple(None if m is None or m.permutation is None else put(m.permutation) for m in monomials),
-            tuple(None if m is None or m.phase is None else put(m.phase) for m in monomials),
-            tuple({} if m is None else {g: (n, put(r)) for g, (n, r) in m.rates.items()} for m in monomials),
-        )
+    """The constants of a program as tensors that no mode or transform of the caller owns.
+
+    They are made in a thread of their own, since modes and transforms belong to a thread.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_make, program, dtype, device).result()
+
+
+def _make(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
+    put = functools.partial(_tensor, dtype=dtype, device=device)
+    monomials = [stage.monomial for stage in program.stages]
+    tables = {group: table for group, table in program.tables.items() if table.angles}
+    return _Loaded(
+        program,
+        make_observer(program, dtype, device),
+        {group: _load_angles(table.angles, program.circuit.weights, put) for group, table in tables.items()},
+        {group: _load_terms(table.terms, put) for group, table in tables.items() if table.terms.size},
+        tuple(None if m is None or m.permutation is None else put(m.permutation) for m in monomials),
+        tuple(None if m is None or m.phase is None else put(m.phase) for m in monomials),
+        tuple({} if m is None else {g: (n, put(r)) for g, (n, r) in m.rates.items()} for m in monomials),
+    )
 
 
 def _tensor(array: NDArray[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:

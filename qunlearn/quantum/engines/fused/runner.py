@@ -1,0 +1,193 @@
+"""From tensors to the kernel and back: memory, threads, and the order of observables."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qunlearn.errors import UnsupportedError
+from qunlearn.quantum.circuit import Circuit
+from qunlearn.quantum.engines.fused import kernel
+from qunlearn.quantum.engines.fused.tape import Tape, compile_tape
+
+LONG = 1 << 14  # numbers in a state beyond which threads share it
+SECTIONS = 16  # parts of a long state, each with sums of its own
+WORTH = 200_000  # multiply-adds that a thread must have to do before it is woken
+KEPT = 1 << 28  # bytes of final states that are kept for the backward sweep; beyond that they are run again
+
+Array = NDArray[Any]
+
+_long_states = threading.Lock()  # a team fills the pool: two at once would wait for each other for ever
+
+
+def forward(circuit: Circuit, features: Tensor, weights: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """Values ``(replicas, batch, observables)`` and final states ``(replicas, batch or 0, 2, states)``.
+
+    Features are ``(1 or replicas, batch, features)`` and weights ``(1 or replicas, weights)``, of one real type. Without
+    `keep`, or where they would take more than `KEPT` bytes, no states are returned.
+    """
+    plan = _plan(circuit, features.element_size())
+    replicas, batch = max(len(features), len(weights)), features.shape[1]
+    kept = batch if keep and batch <= plan.slice(replicas) else 0
+    values = features.new_empty(replicas, batch, len(circuit.observables))
+    finals = features.new_empty(replicas, kept, 2, plan.states)
+    _run_forward(plan, *(_array(t) for t in (features, weights, values, finals)))
+    return (values if plan.order is None else values[..., torch.from_numpy(plan.order)]), finals
+
+
+def backward(
+    circuit: Circuit, features: Tensor, weights: Tensor, finals: Tensor, slopes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of ``sum(slopes * values)``: by features ``(replicas, batch, features)``, by weights ``(replicas, weights)``.
+
+    Where no final states were kept, the samples are run again, as many at a time as fit into `KEPT` bytes.
+    """
+    plan = _plan(circuit, features.element_size())
+    replicas, batch = slopes.shape[:2]
+    if plan.order is not None:
+        slopes = slopes[..., torch.from_numpy(np.argsort(plan.order))]
+    by_features = features.new_empty(replicas, batch, circuit.features)
+    by_weights = features.new_empty(replicas, circuit.weights)
+    arrays = [_array(t) for t in (features, weights, finals, slopes, by_features, by_weights)]
+    if not batch:
+        return by_features, by_weights.zero_()
+    run = _run_backward if finals.shape[1] else _slice_by_slice
+    kernel.finish(plan.tape, arrays[1], run(plan, *arrays[:5]), arrays[5], plan.team(1)[0])
+    return by_features, by_weights
+
+
+def _run_forward(plan: _Plan, features: Array, weights: Array, values: Array, finals: Array) -> None:
+    replicas, batch = values.shape[:2]
+    arrays = (plan.tape, features, weights, values, finals)
+    teams = _teams(plan, replicas, batch, 1)
+    _run(teams, replicas * plan.chunks(batch), functools.partial(kernel.forward, *arrays))
+
+
+def _run_backward(plan: _Plan, features: Array, weights: Array, finals: Array, slopes: Array, out: Array) -> Array:
+    """The sums of the chunks, ``(replicas * chunks, numbers)``; fills `out`, the derivatives by features."""
+    replicas, batch = slopes.shape[:2]
+    width = 8 * len(plan.tape.segments) + len(plan.tape.rotations) + weights.shape[1]
+    sums = np.empty((replicas * plan.chunks(batch), width), dtype=out.dtype)
+    arrays = (plan.tape, features, weights, finals, slopes, out, sums)
+    _run(_teams(plan, replicas, batch, 4), len(sums), functools.partial(kernel.backward, *arrays))
+    return sums
+
+
+def _slice_by_slice(plan: _Plan, features: Array, weights: Array, finals: Array, slopes: Array, out: Array) -> Array:
+    """`_run_backward` where no final states were kept: slices of the batch are run forwards first."""
+    replicas, batch = slopes.shape[:2]
+    rows, sums = plan.slice(replicas), []
+    for first in range(0, batch, rows):
+        given, wanted = (np.ascontiguousarray(array[:, first : first + rows]) for array in (features, slopes))
+        states = np.empty((replicas, wanted.shape[1], *finals.shape[2:]), dtype=out.dtype)
+        _run_forward(plan, given, weights, np.empty_like(wanted), states)
+        found = np.empty((replicas, wanted.shape[1], out.shape[2]), dtype=out.dtype)
+        part = _run_backward(plan, given, weights, states, wanted, found)
+        sums.append(part.reshape(replicas, -1, part.shape[1]))
+        out[:, first : first + rows] = found
+    return np.concatenate(sums, 1).reshape(-1, sums[0].shape[2])
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """A tape, and what running it takes: numbers of a team's and a member's memory; the rest as in `Compiled`."""
+
+    tape: Tape
+    states: int
+    lanes: int
+    order: NDArray[np.int64] | None
+    work: int
+    sections: int
+    shared: int
+    own: int
+
+    def chunks(self, batch: int) -> int:
+        """How many chunks the batch of a replica makes: one for every vector that it fills."""
+        return -(-batch // self.lanes)
+
+    def slice(self, replicas: int) -> int:
+        """Samples of each replica whose states take no more than `KEPT` bytes; whole chunks, at least one."""
+        fits = KEPT // (replicas * 2 * self.states * self.tape.terms.itemsize)
+        return max(1, fits // self.lanes) * self.lanes
+
+    def team(self, size: int) -> list[kernel.Team]:
+        """The members of a team of threads, with memory."""
+        real, meeting = self.tape.terms.dtype, np.zeros(1, dtype=np.int64)
+        lines = np.empty(self.shared, dtype=real)
+        return [
+            kernel.Team(member, size, self.sections, meeting, lines, np.empty(self.own, dtype=real))
+            for member in range(size)
+        ]
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(circuit: Circuit, itemsize: int) -> _Plan:
+    compiled = compile_tape(circuit, itemsize)
+    sections = SECTIONS if compiled.states > LONG else 1
+    shared, own = (sum(rows * width for rows, width in part) for part in kernel.shapes(compiled.tape, sections))
+    return _Plan(compiled.tape, compiled.states, compiled.lanes, compiled.order, compiled.work, sections, shared, own)
+
+
+def _array(tensor: Tensor) -> Array:
+    try:
+        array: Array = tensor.detach().contiguous().numpy()
+    except RuntimeError as error:
+        raise UnsupportedError(
+            "expected tensors with values for the fused engine, got a placeholder of a transform without a rule for "
+            "custom functions (such as is_grads_batched=True of torch.autograd.grad); use torch.func.vmap, or "
+            "engine='torch'"
+        ) from error
+    return array
+
+
+def _teams(plan: _Plan, replicas: int, batch: int, effort: int) -> list[kernel.Team]:
+    """The threads to use, at most as many as torch does and as the work is worth; on a long state all of one team."""
+    threads = min(torch.get_num_threads(), max(1, replicas * batch * plan.work * effort // WORTH))
+    if plan.states > LONG:
+        return plan.team(threads)
+    return [plan.team(1)[0] for _ in range(min(threads, max(1, replicas * plan.chunks(batch))))]
+
+
+def _run(teams: list[kernel.Team], chunks: int, part: Callable[..., None]) -> None:
+    """Call ``part(first chunk, last chunk, team)`` on every thread: with all chunks on one team, else with some."""
+    if len(teams) == 1:
+        part(0, chunks, teams[0])
+    elif teams[0].size > 1:
+        with _long_states:
+            _together([(part, 0, chunks, member) for member in teams])
+    else:
+        edges = [chunks * n // len(teams) for n in range(len(teams) + 1)]
+        _together([(part, *edges[n : n + 2], team) for n, team in enumerate(teams)])
+
+
+def _together(calls: list[tuple[Any, ...]]) -> None:
+    """All calls at once, the first on this thread; the kernel lets the others run while it does."""
+    pool = _pool(len(calls) - 1)
+    waiting = [pool.submit(*call) for call in calls[1:]]
+    calls[0][0](*calls[0][1:])
+    wait(waiting)
+    for future in waiting:
+        future.result()
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    if size not in _pools:
+        _pools[size] = ThreadPoolExecutor(size, thread_name_prefix="qunlearn")
+    return _pools[size]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
