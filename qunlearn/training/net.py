@@ -36,7 +36,7 @@ class Net:
 
     Parameters and buffers live in the dictionaries `parameters` and `buffers`; the module itself is
     never written to. Everything that runs samples through the module passes here, and is counted here.
-    A loss differentiates only by `gradient` and `input_gradient`, which use `torch.func`.
+    A loss differentiates only by `gradient` and `input_gradient`, which work inside `torch.vmap` as well.
     """
 
     def __init__(self, module: nn.Module, counts: Counts | None = None) -> None:
@@ -54,6 +54,7 @@ class Net:
             if tensor is not None
         ]
         self.differentiated: frozenset[str] = frozenset()
+        self.mapped = False  # whether it runs inside torch.vmap, where only torch.func differentiates
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits ``(batch, classes)`` for samples ``(batch, ...)``."""
@@ -99,7 +100,12 @@ class Net:
             return loss(net)
 
         trained = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
-        return cast(Tensors, grad(value)({name: self.parameters[name].detach() for name in trained}))
+        given = {name: self.parameters[name].detach() for name in trained}
+        if self.mapped:
+            return cast(Tensors, grad(value)(given))
+        leaves = {name: p.requires_grad_() for name, p in given.items()}
+        with torch.enable_grad():
+            return dict(zip(trained, _derivatives(value(leaves), list(leaves.values())), strict=True))
 
     def input_gradient(self, loss: Callable[[Net, Tensor], Tensor], x: Tensor) -> Tensor:
         """The gradient of ``loss(net, x)`` by x, ``(batch, ...)``; running statistics move as in any forward."""
@@ -110,7 +116,13 @@ class Net:
             net.differentiated = frozenset({INPUTS})
             return loss(net, x), buffers
 
-        gradient, buffers = grad(value, has_aux=True)(x)
+        if self.mapped:
+            gradient, buffers = grad(value, has_aux=True)(x)
+        else:
+            leaf = x.detach().requires_grad_()
+            with torch.enable_grad():
+                found, buffers = value(leaf)
+                (gradient,) = _derivatives(found, [leaf])
         for name, buffer in buffers.items():
             self.buffers[name].copy_(buffer.detach())
         return cast(Tensor, gradient)
@@ -148,6 +160,16 @@ class Net:
         if self.differentiated:
             self.counts.gradient_evaluations += samples
             self.counts.hardware_circuits += samples * self.price.shifts(self.differentiated)
+
+
+def _derivatives(value: Tensor, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """The derivatives of a scalar by leaves of autograd, zero for those that it does not depend on.
+
+    What `torch.func.grad` gives, without torch's compiler, which that imports: a second in every worker.
+    """
+    if not value.requires_grad:
+        return tuple(torch.zeros_like(leaf) for leaf in leaves)
+    return torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
 
 
 @torch.no_grad()

@@ -97,7 +97,9 @@ class Stack:
         def one(index: Tensor, parameters: Tensors, buffers: Tensors, *rows: Any) -> Any:
             for stream in self.streams:
                 stream.index = index
-            return function(self.net.at(parameters, buffers), *rows)
+            net = self.net.at(parameters, buffers)
+            net.mapped = True
+            return function(net, *rows)
 
         try:
             index = torch.arange(self.size)
@@ -114,8 +116,8 @@ class Stack:
 
     def gradients(self, losses: Tensor) -> Tensors:
         """The gradients of every replica's loss by its moving parameters, zero for those that it does not use."""
-        ones = torch.ones_like(losses)
-        found = torch.autograd.grad(losses, list(self.moving.values()), ones, allow_unused=True)
+        # The sum, since gradients given for the outputs would have torch import sympy, for half a second.
+        found = torch.autograd.grad(losses.sum(), list(self.moving.values()), allow_unused=True)
         return {
             name: torch.zeros_like(p) if g is None else g
             for (name, p), g in zip(self.moving.items(), found, strict=True)
