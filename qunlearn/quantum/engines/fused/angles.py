@@ -68,19 +68,20 @@ def spread_slope(
 
 @inlined
 def trigonometry(tape: Any, segment: int, features: Any, weights: Any, trig: Any, lanes: int) -> None:
-    """Cosine and sine of the angles of a segment's turns, ``trig[turn]``: two vectors."""
-    for turn in range(tape.segments[segment, 0], tape.segments[segment, 1]):
+    """Cosine and sine of the angles of a segment's turns, two vectors each: ``trig[k]`` for its k-th turn."""
+    begin = tape.segments[segment, 0]
+    for turn in range(begin, tape.segments[segment, 1]):
         if tape.turns[turn] >= 0:
             angle = angle_line(tape, tape.turns[turn], features, weights)
-            store(trig[turn], 0, cosine(angle))
-            store(trig[turn], lanes, sine(angle))
+            store(trig[turn - begin], 0, cosine(angle))
+            store(trig[turn - begin], lanes, sine(angle))
 
 
 @inlined
-def turn_matrix(tape: Any, turn: int, trig: Any, derivative: bool, out: Any, lanes: int) -> None:
+def turn_matrix(tape: Any, turn: int, waves: Any, derivative: bool, out: Any, lanes: int) -> None:
     """The matrix of a turn, cos T0 + sin T1 + T2, or its derivative by the angle."""
     terms = tape.terms[turn]
-    c, s = load(trig[turn], 0), load(trig[turn], lanes)
+    c, s = load(waves, 0), load(waves, lanes)
     fixed = tape.turns[turn] < 0
     for k in range(8):
         if fixed:
@@ -92,72 +93,71 @@ def turn_matrix(tape: Any, turn: int, trig: Any, derivative: bool, out: Any, lan
 
 
 @inlined
-def segment_matrix(tape: Any, segment: int, trig: Any, out: Any, scratch: Any, lanes: int) -> None:
+def segment_matrix(
+    tape: Any, segment: int, features: Any, weights: Any, out: Any, trig: Any, scratch: Any, lanes: int
+) -> None:
     """The product of a segment's turns."""
     begin, end = tape.segments[segment, 0], tape.segments[segment, 1]
+    trigonometry(tape, segment, features, weights, trig, lanes)
     if begin == end:
         fill(out, 0)
         fill(out[:lanes], 1)
         fill(out[6 * lanes : 7 * lanes], 1)
     for turn in range(begin, end):
-        if turn == begin:
-            turn_matrix(tape, turn, trig, False, out, lanes)
-            continue
-        turn_matrix(tape, turn, trig, False, scratch[0], lanes)
-        multiply(scratch[0], out, scratch[1], False, False, lanes)
-        put(out, scratch[1])
+        turn_matrix(tape, turn, trig[turn - begin], False, scratch[0] if turn > begin else out, lanes)
+        if turn > begin:
+            multiply(scratch[0], out, scratch[1], False, False, lanes)
+            put(out, scratch[1])
 
 
 @inlined
 def gate_matrix(tape: Any, gate: int, parts: Any, out: Any, scratch: Any, lanes: int) -> None:
-    """The product of a gate's segments."""
-    begin, end = tape.gates[gate, 1], tape.gates[gate, 2]
-    put(out, parts[begin])
-    for segment in range(begin + 1, end):
-        multiply(parts[segment], out, scratch[0], False, False, lanes)
+    """The product of a gate's segments; ``parts[k]`` is its k-th."""
+    put(out, parts[0])
+    for k in range(1, tape.gates[gate, 2] - tape.gates[gate, 1]):
+        multiply(parts[k], out, scratch[0], False, False, lanes)
         put(out, scratch[0])
 
 
 @inlined
 def gate_slopes(tape: Any, gate: int, environment: Any, parts: Any, out: Any, scratch: Any, lanes: int) -> None:
-    """The environments of a gate's segments, ``out[segment - first]``; destroys that of the gate."""
-    begin, count = tape.gates[gate, 1], tape.gates[gate, 2] - tape.gates[gate, 1]
+    """The environments of a gate's segments, ``out[k]`` of the k-th; destroys that of the gate."""
+    count = tape.gates[gate, 2] - tape.gates[gate, 1]
     before = scratch[1:]  # before[k] is the product of the first k + 1 segments
-    put(before[0], parts[begin])
+    put(before[0], parts[0])
     for k in range(1, count - 1):
-        multiply(parts[begin + k], before[k - 1], before[k], False, False, lanes)
-    for k in range(count - 1, -1, -1):
-        if k == 0:
-            put(out[0], environment)
-            break
+        multiply(parts[k], before[k - 1], before[k], False, False, lanes)
+    for k in range(count - 1, 0, -1):
         multiply(environment, before[k - 1], out[k], False, True, lanes)
-        multiply(parts[begin + k], environment, scratch[0], True, False, lanes)
+        multiply(parts[k], environment, scratch[0], True, False, lanes)
         put(environment, scratch[0])
+    put(out[0], environment)
 
 
 @inlined
 def segment_slopes(
-    tape: Any, segment: int, environment: Any, features: Any, weights: Any, trig: Any, feature_slopes: Any,
-    weight_slopes: Any, scratch: Any, lanes: int,
+    tape: Any, segment: int, environment: Any, features: Any, weights: Any, feature_slopes: Any, weight_slopes: Any,
+    trig: Any, scratch: Any, lanes: int,
 ) -> None:  # fmt: skip
     """The chain rule from a segment's environment, which it destroys, to features and weights."""
     begin, end = tape.segments[segment, 0], tape.segments[segment, 1]
     matrix, slope_matrix, moved, before = scratch[0], scratch[1], scratch[2], scratch[3:]
+    trigonometry(tape, segment, features, weights, trig, lanes)
     for turn in range(begin, end - 1):  # before[k] is the product of the first k + 1 turns
         k = turn - begin
-        turn_matrix(tape, turn, trig, False, matrix if k else before[0], lanes)
+        turn_matrix(tape, turn, trig[k], False, matrix if k else before[0], lanes)
         if k:
             multiply(matrix, before[k - 1], before[k], False, False, lanes)
     for turn in range(end - 1, begin - 1, -1):
         k = turn - begin
         if tape.turns[turn] >= 0:
-            turn_matrix(tape, turn, trig, True, slope_matrix, lanes)
+            turn_matrix(tape, turn, trig[k], True, slope_matrix, lanes)
             if k:
                 multiply(slope_matrix, before[k - 1], moved, False, False, lanes)
             slope = _contracted(environment, moved if k else slope_matrix, lanes)
             spread_slope(tape, tape.turns[turn], slope, features, weights, feature_slopes, weight_slopes)
         if k:
-            turn_matrix(tape, turn, trig, False, matrix, lanes)
+            turn_matrix(tape, turn, trig[k], False, matrix, lanes)
             multiply(matrix, environment, moved, True, False, lanes)
             put(environment, moved)
 

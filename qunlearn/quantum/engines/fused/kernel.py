@@ -2,9 +2,9 @@
 
 A sample's state stays in cache while the tape runs over it. The backward sweep is the adjoint method: the final state
 and the state ``lam = sum_o g_o O_o |psi>`` are both taken back gate by gate, and each gate's *environment*
-``F[a, b] = sum conj(lam[a, .]) psi[b, .]``, with ``lam`` after the gate and ``psi`` before it, holds all its derivatives:
-dL = 2 Re sum F[a, b] dM[a, b]. Nothing is kept for a gate, so that memory does not grow with depth. Source of the
-sweep: Jones and Gacon 2020, arXiv 2009.02823.
+``F[a, b] = sum conj(lam[a, .]) psi[b, .]``, with ``lam`` after the gate and ``psi`` before it, holds all its
+derivatives: dL = 2 Re sum F[a, b] dM[a, b]. No state is kept for a gate, so that memory hardly grows with depth. Source
+of the sweep: Jones and Gacon 2020, arXiv 2009.02823.
 
 What depends on weights alone is made once for each set of weights, and its derivative is taken once (`finish`).
 Samples come in chunks, as many as a vector has lanes: angles and matrices are made for a chunk at once, states run one
@@ -27,9 +27,8 @@ from qunlearn.quantum.engines.fused.angles import (
     segment_matrix,
     segment_slopes,
     spread_slope,
-    trigonometry,
 )
-from qunlearn.quantum.engines.fused.simd import arrive, arrived, load, store
+from qunlearn.quantum.engines.fused.simd import arrive, arrived, load, store, total
 from qunlearn.quantum.engines.fused.states import (
     add,
     adjoint_of,
@@ -83,8 +82,8 @@ class Room(NamedTuple):
         matrices: of one sample, ``(gates, 8)``.
         tables: phases of one sample, ``(diagonal gates, 4, 2, lanes)``.
         features, feature_slopes: of a chunk, ``(features, lanes)``.
-        trig: cosines and sines, ``(turns, 2 * lanes)``.
-        parts: matrices of the segments, ``(segments, 8 * lanes)``.
+        trig: cosines and sines of one segment, ``(most turns, 2 * lanes)``.
+        parts: matrices of the segments of the gates that depend on features, ``(those segments, 8 * lanes)``.
         own, own_environments: of the gates that depend on features, ``(own gates, 8 * lanes)``.
         angles, slopes: of the diagonal gates, ``(diagonal gates, lanes)``.
         scratch: ``(rows, 8 * lanes)``.
@@ -144,8 +143,8 @@ def forward(tape: Any, features: Any, weights: Any, values: Any, finals: Any, be
             if team.member == 0:
                 row = first + lane
                 measure(
-                    room.psi[0], room.psi[1], room.line, tape.strings, tape.sizes[4], tape.lane_signs, values[replica, row],
-                    room.lanes,
+                    room.psi[0], room.psi[1], room.line, tape.strings, tape.sizes[4], tape.lane_signs,
+                    values[replica, row], room.lanes,
                 )  # fmt: skip
                 if finals.shape[1]:
                     put(finals[replica, row, 0], room.psi[0])
@@ -158,7 +157,7 @@ def backward(
     tape: Any, features: Any, weights: Any, finals: Any, slopes: Any, feature_slopes: Any, partial: Any, begin: int,
     end: int, team: Any,
 ) -> None:  # fmt: skip
-    """The derivatives of ``sum(slopes * values)`` by features, and of each chunk what `finish` needs for those by weights.
+    """Derivatives of ``sum(slopes * values)`` by features, and of each chunk what `finish` needs for those by weights.
 
     Args:
         tape: see `tape.Tape`.
@@ -166,7 +165,7 @@ def backward(
         weights: ``(1 or replicas, weights)``.
         finals: ``(1 or replicas, batch, 2, states)`` as `forward` left them.
         slopes: ``(replicas, batch, observables)``.
-        feature_slopes: gets ``(replicas, batch, features)``.
+        feature_slopes: gets ``(replicas, batch, features)``, if it has rows.
         partial: gets ``(chunks, 8 * segments + diagonal gates + weights)``.
         begin: the first chunk.
         end: the chunk after the last.
@@ -202,12 +201,13 @@ def backward(
             _run_back(tape, room, team)
             if team.member == 0:
                 _collect_sample(tape, room, lane, partial[chunk])
-                if tape.sizes[3]:
+                if tape.sizes[3] and feature_slopes.shape[1]:
                     _amplitude_slopes(room, samples[row], feature_slopes[replica, row])
             _meet(team)
         if team.member == 0:
-            _collect_chunk(tape, room, weights[mine], partial[chunk])
-            if tape.sizes[3] == 0:
+            wanted = feature_slopes.shape[1] > 0 or tape.sizes[8] > 0
+            _collect_chunk(tape, room, weights[mine], partial[chunk], wanted)
+            if tape.sizes[3] == 0 and feature_slopes.shape[1]:
                 for lane in range(count):
                     for feature in range(len(room.features)):
                         feature_slopes[replica, first + lane, feature] = room.feature_slopes[feature, lane]
@@ -219,12 +219,10 @@ def finish(tape: Any, weights: Any, partial: Any, weight_slopes: Any, team: Any)
     room = _room(tape, team)
     segments, rotations, lanes = len(tape.segments), len(tape.rotations), room.lanes
     per = len(partial) // max(len(weight_slopes), 1)
-    mine, environment = -1, room.scratch[len(room.scratch) - 1]
+    environment = room.scratch[len(room.scratch) - 1]
     for replica in range(len(weight_slopes)):
-        if mine != (0 if len(weights) == 1 else replica):
-            mine = 0 if len(weights) == 1 else replica
-            _prepare(tape, room, weights[mine])
-        added, out = partial[replica * per], weight_slopes[replica]
+        mine, out = weights[0 if len(weights) == 1 else replica], weight_slopes[replica]
+        added = partial[replica * per]
         for chunk in range(replica * per + 1, (replica + 1) * per):
             add(added, partial[chunk])
         put(out, added[8 * segments + rotations :])
@@ -234,8 +232,8 @@ def finish(tape: Any, weights: Any, partial: Any, weight_slopes: Any, team: Any)
                 for k in range(8):
                     environment[k * lanes] = added[8 * segment + k]
                 segment_slopes(
-                    tape, segment, environment, room.features, weights[mine], room.trig, room.feature_slopes, out,
-                    room.scratch, lanes,
+                    tape, segment, environment, room.features, mine, room.feature_slopes, out, room.trig, room.scratch,
+                    lanes,
                 )  # fmt: skip
         for g in range(rotations):
             index = tape.rotations[g, 0]
@@ -253,8 +251,8 @@ def shapes(tape: Any, sections: int) -> Any:
         (sections, rotations * 4 * lanes),
     )  # fmt: skip
     members = (
-        (gates, 8), (rotations, 8 * lanes), (tape.sizes[1], lanes), (tape.sizes[1], lanes), (len(tape.turns), 2 * lanes),
-        (len(tape.segments), 8 * lanes), (own, 8 * lanes), (own, 8 * lanes), (rotations, lanes), (rotations, lanes),
+        (gates, 8), (rotations, 8 * lanes), (tape.sizes[1], lanes), (tape.sizes[1], lanes), (tape.sizes[6], 2 * lanes),
+        (tape.sizes[7], 8 * lanes), (own, 8 * lanes), (own, 8 * lanes), (rotations, lanes), (rotations, lanes),
         (4 + tape.sizes[6] + 2 * tape.sizes[5], 8 * lanes),
     )  # fmt: skip
     return shared, members
@@ -309,19 +307,20 @@ def _meet(team: Any) -> None:
 
 @inlined
 def _prepare(tape: Any, room: Any, weights: Any) -> None:
-    """What depends on weights alone: angles, segments, matrices and phases."""
-    lanes = room.lanes
-    for segment in range(len(tape.segments)):
-        if tape.segments[segment, 2] == 0:
-            trigonometry(tape, segment, room.features, weights, room.trig, lanes)
-            segment_matrix(tape, segment, room.trig, room.parts[segment], room.scratch, lanes)
-    own = 0
+    """What depends on weights alone: matrices, segments of other gates, phases."""
+    lanes, own, part = room.lanes, 0, 0
     for gate in range(len(tape.gates)):
-        if own < len(tape.own) and tape.own[own] == gate:
-            own += 1
-            continue
-        for k in range(8):  # a gate of weights alone has one segment
-            room.matrices[gate, k] = room.parts[tape.gates[gate, 1], k * lanes]
+        begin, end = tape.gates[gate, 1], tape.gates[gate, 2]
+        mixed = own < len(tape.own) and tape.own[own] == gate
+        for segment in range(begin, end):
+            out = room.parts[part + segment - begin] if mixed else room.scratch[len(room.scratch) - 1]
+            if tape.segments[segment, 2] == 0:
+                segment_matrix(tape, segment, room.features, weights, out, room.trig, room.scratch, lanes)
+            if not mixed:  # a gate of weights alone has one segment, the same in every lane
+                for k in range(8):
+                    room.matrices[gate, k] = out[k * lanes]
+        if mixed:
+            own, part = own + 1, part + end - begin
     for g in range(len(tape.rotations)):
         if tape.rotations[g, 3] == 0:
             index = tape.rotations[g, 0]
@@ -337,13 +336,16 @@ def _prepare_chunk(tape: Any, room: Any, samples: Any, weights: Any) -> None:
     for feature in range(len(room.features)):
         for lane in range(room.lanes):
             room.features[feature, lane] = samples[min(lane, len(samples) - 1), feature]
+    part = 0
     for own in range(len(tape.own)):
         gate = tape.own[own]
-        for segment in range(tape.gates[gate, 1], tape.gates[gate, 2]):
+        begin, end = tape.gates[gate, 1], tape.gates[gate, 2]
+        for segment in range(begin, end):
             if tape.segments[segment, 2]:
-                trigonometry(tape, segment, room.features, weights, room.trig, room.lanes)
-                segment_matrix(tape, segment, room.trig, room.parts[segment], room.scratch, room.lanes)
-        gate_matrix(tape, gate, room.parts, room.own[own], room.scratch, room.lanes)
+                out = room.parts[part + segment - begin]
+                segment_matrix(tape, segment, room.features, weights, out, room.trig, room.scratch, room.lanes)
+        gate_matrix(tape, gate, room.parts[part:], room.own[own], room.scratch, room.lanes)
+        part += end - begin
     for g in range(len(tape.rotations)):
         if tape.rotations[g, 3]:
             store(room.angles[g], 0, angle_line(tape, tape.rotations[g, 0], room.features, weights))
@@ -543,29 +545,29 @@ def _collect_sample(tape: Any, room: Any, lane: int, added: Any) -> None:
 
 
 @inlined
-def _collect_chunk(tape: Any, room: Any, weights: Any, added: Any) -> None:
-    """The chain rule for what depends on the samples of a chunk."""
-    lanes, segments = room.lanes, len(tape.segments)
+def _collect_chunk(tape: Any, room: Any, weights: Any, added: Any, wanted: bool) -> None:
+    """The chain rule for what depends on the samples of a chunk; of angles without weights only where it is wanted."""
+    lanes, segments, part = room.lanes, len(tape.segments), 0
     weight_slopes = added[8 * segments + len(tape.rotations) :]
     split = room.scratch[len(room.scratch) - tape.sizes[5] :]
     for own in range(len(tape.own)):
         gate = tape.own[own]
-        gate_slopes(tape, gate, room.own_environments[own], room.parts, split, room.scratch, lanes)
-        for segment in range(tape.gates[gate, 1], tape.gates[gate, 2]):
-            environment = split[segment - tape.gates[gate, 1]]
-            if tape.segments[segment, 2]:
+        begin, end = tape.gates[gate, 1], tape.gates[gate, 2]
+        gate_slopes(tape, gate, room.own_environments[own], room.parts[part:], split, room.scratch, lanes)
+        part += end - begin
+        for segment in range(begin, end):
+            environment = split[segment - begin]
+            if tape.segments[segment, 2] == 0:
+                for k in range(8):
+                    added[8 * segment + k] += total(load(environment, k * lanes))
+            elif wanted:
                 segment_slopes(
-                    tape, segment, environment, room.features, weights, room.trig, room.feature_slopes, weight_slopes,
+                    tape, segment, environment, room.features, weights, room.feature_slopes, weight_slopes, room.trig,
                     room.scratch, lanes,
                 )  # fmt: skip
-                continue
-            for k in range(8):
-                for lane in range(lanes):
-                    added[8 * segment + k] += environment[k * lanes + lane]
     for g in range(len(tape.rotations)):
-        if tape.rotations[g, 3]:
-            slope = load(room.slopes[g], 0)
-            index = tape.rotations[g, 0]
+        if tape.rotations[g, 3] and wanted:
+            slope, index = load(room.slopes[g], 0), tape.rotations[g, 0]
             spread_slope(tape, index, slope, room.features, weights, room.feature_slopes, weight_slopes)
 
 

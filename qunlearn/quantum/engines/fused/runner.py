@@ -31,39 +31,56 @@ _long_states = threading.Lock()  # a team fills the pool: two at once would wait
 
 
 def forward(circuit: Circuit, features: Tensor, weights: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """Values ``(replicas, batch, observables)`` and final states ``(replicas, batch or 0, 2, states)``.
+    """Values ``(batch, observables)`` and final states ``(batch or 0, 2, states)``, or of replicas.
 
-    Features are ``(1 or replicas, batch, features)`` and weights ``(1 or replicas, weights)``, of one real type. Without
-    `keep`, or where they would take more than `KEPT` bytes, no states are returned.
+    Features are ``(batch, features)`` and weights ``(weights,)``, of one real type; or both have a leading axis of 1 or
+    of as many replicas, and so have the results. Without `keep`, or where they would take more than `KEPT` bytes, no
+    states are returned.
     """
     plan = _plan(circuit, features.element_size())
-    replicas, batch = max(len(features), len(weights)), features.shape[1]
+    plain = weights.dim() == 1
+    replicas, batch = 1 if plain else max(len(features), len(weights)), features.shape[-2]
+    lead = () if plain else (replicas,)
     kept = batch if keep and batch <= plan.slice(replicas) else 0
-    values = features.new_empty(replicas, batch, len(circuit.observables))
-    finals = features.new_empty(replicas, kept, 2, plan.states)
-    _run_forward(plan, *(_array(t) for t in (features, weights, values, finals)))
+    values = features.new_empty(*lead, batch, len(circuit.observables))
+    finals = features.new_empty(*lead, kept, 2, plan.states)
+    _run_forward(plan, *_arrays(plain, features, weights, values, finals))
     return (values if plan.order is None else values[..., torch.from_numpy(plan.order)]), finals
 
 
 def backward(
-    circuit: Circuit, features: Tensor, weights: Tensor, finals: Tensor, slopes: Tensor
+    circuit: Circuit, features: Tensor, weights: Tensor, finals: Tensor, slopes: Tensor, wanted: bool
 ) -> tuple[Tensor, Tensor]:
-    """Derivatives of ``sum(slopes * values)``: by features ``(replicas, batch, features)``, by weights ``(replicas, weights)``.
+    """Derivatives of ``sum(slopes * values)`` by features, of their shape, and by weights, of theirs.
 
-    Where no final states were kept, the samples are run again, as many at a time as fit into `KEPT` bytes.
+    With replicas, both have as many rows as there are replicas. Derivatives by features that are not wanted have no
+    samples. Where no final states were kept, samples are run again, as many at a time as fit into `KEPT` bytes.
     """
     plan = _plan(circuit, features.element_size())
-    replicas, batch = slopes.shape[:2]
+    plain, (*lead, batch) = weights.dim() == 1, slopes.shape[:-1]
     if plan.order is not None:
         slopes = slopes[..., torch.from_numpy(np.argsort(plan.order))]
-    by_features = features.new_empty(replicas, batch, circuit.features)
-    by_weights = features.new_empty(replicas, circuit.weights)
-    arrays = [_array(t) for t in (features, weights, finals, slopes, by_features, by_weights)]
+    by_features = features.new_empty(*lead, batch if wanted else 0, circuit.features)
+    by_weights = features.new_empty(*lead, circuit.weights)
     if not batch:
         return by_features, by_weights.zero_()
-    run = _run_backward if finals.shape[1] else _slice_by_slice
+    arrays = _arrays(plain, features, weights, finals, slopes, by_features, by_weights)
+    run = _run_backward if finals.shape[-3] else _slice_by_slice
     kernel.finish(plan.tape, arrays[1], run(plan, *arrays[:5]), arrays[5], plan.team(1)[0])
     return by_features, by_weights
+
+
+def _arrays(plain: bool, *tensors: Tensor) -> list[Array]:
+    """The numbers of tensors, not copied if they lie in order, with an axis of replicas."""
+    try:
+        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+    except RuntimeError as error:
+        raise UnsupportedError(
+            "expected tensors with values for engine 'fused', got placeholders of a transform that has no rule for "
+            "custom functions (such as is_grads_batched=True of torch.autograd.grad); use torch.func.vmap, or "
+            "engine='torch'"
+        ) from error
+    return [array[None] for array in arrays] if plain else arrays
 
 
 def _run_forward(plan: _Plan, features: Array, weights: Array, values: Array, finals: Array) -> None:
@@ -91,7 +108,7 @@ def _slice_by_slice(plan: _Plan, features: Array, weights: Array, finals: Array,
         given, wanted = (np.ascontiguousarray(array[:, first : first + rows]) for array in (features, slopes))
         states = np.empty((replicas, wanted.shape[1], *finals.shape[2:]), dtype=out.dtype)
         _run_forward(plan, given, weights, np.empty_like(wanted), states)
-        found = np.empty((replicas, wanted.shape[1], out.shape[2]), dtype=out.dtype)
+        found = np.empty_like(out[:, first : first + rows], order="C")
         part = _run_backward(plan, given, weights, states, wanted, found)
         sums.append(part.reshape(replicas, -1, part.shape[1]))
         out[:, first : first + rows] = found
@@ -136,18 +153,6 @@ def _plan(circuit: Circuit, itemsize: int) -> _Plan:
     sections = SECTIONS if compiled.states > LONG else 1
     shared, own = (sum(rows * width for rows, width in part) for part in kernel.shapes(compiled.tape, sections))
     return _Plan(compiled.tape, compiled.states, compiled.lanes, compiled.order, compiled.work, sections, shared, own)
-
-
-def _array(tensor: Tensor) -> Array:
-    try:
-        array: Array = tensor.detach().contiguous().numpy()
-    except RuntimeError as error:
-        raise UnsupportedError(
-            "expected tensors with values for the fused engine, got a placeholder of a transform without a rule for "
-            "custom functions (such as is_grads_batched=True of torch.autograd.grad); use torch.func.vmap, or "
-            "engine='torch'"
-        ) from error
-    return array
 
 
 def _teams(plan: _Plan, replicas: int, batch: int, effort: int) -> list[kernel.Team]:

@@ -21,7 +21,10 @@ BYTES = 64  # of a vector
 LANE_BITS = {4: 4, 8: 3}  # by the size of a real number: log2 of how many a vector holds
 
 
-class Vector(types.Type):  # type: ignore[misc]
+_intrinsic: Any = intrinsic
+
+
+class Vector(types.Type):
     """The Numba type of a vector of `lanes` numbers of type `scalar`."""
 
     def __init__(self, scalar: types.Float) -> None:
@@ -35,7 +38,7 @@ def _llvm_type(vector: Vector) -> ir.VectorType:
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, _llvm_type(vector))
 
@@ -49,7 +52,7 @@ def _is_line(array: Any) -> bool:
     return isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C"
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def load(typing_context: Any, array: Any, index: Any) -> Any:
     """The vector that begins at ``array[index]`` of a contiguous one-dimensional array; no bounds are checked."""
     if not _is_line(array):
@@ -57,7 +60,7 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
     vector = Vector(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _address(context, builder, signature.args[0], *arguments, vector)
+        place = _address(context, builder, signature.args[0], arguments[0], arguments[1], vector)
         loaded = builder.load(place, typ=_llvm_type(vector))
         loaded.align = vector.scalar.bitwidth // 8
         return loaded
@@ -65,7 +68,7 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
     return vector(array, types.intp), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """Write a vector to ``array[index]`` and what follows."""
     if not _is_line(array) or not isinstance(value, Vector):
@@ -79,7 +82,7 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def splat(typing_context: Any, number: Any) -> Any:
     """A vector with the same number in every lane."""
     if not isinstance(number, types.Float):
@@ -95,7 +98,7 @@ def splat(typing_context: Any, number: Any) -> Any:
     return vector(number), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def total(typing_context: Any, value: Any) -> Any:
     """The sum of all lanes, by halves."""
     if not isinstance(value, Vector):
@@ -116,7 +119,7 @@ def total(typing_context: Any, value: Any) -> Any:
 
 
 def _exchange(distance: int) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @_intrinsic
     def exchanged(typing_context: Any, value: Any) -> Any:
         if not isinstance(value, Vector):
             return None
@@ -134,8 +137,8 @@ def _exchange(distance: int) -> Any:
 EXCHANGE = tuple(_exchange(1 << bit) for bit in range(4))  # lane i gets what lane i xor 2**bit held
 
 
-#: How sine and cosine are computed, by bits of a number: pi / 2 in three parts, so that multiples of it can be taken away
-#: exactly, and the coefficients of both series on [-pi / 4, pi / 4]. Source: Moshier, Cephes library (sinf.c, sin.c).
+#: How sine and cosine are computed, by bits of a number: pi / 2 in three parts, so that multiples of it can be taken
+#: away exactly, and the coefficients of both series on [-pi / 4, pi / 4]. Source: Moshier, Cephes (sinf.c, sin.c).
 _WAVES: dict[int, tuple[list[float], list[float], list[float]]] = {
     32: (
         [1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8],
@@ -155,7 +158,7 @@ _WAVES: dict[int, tuple[list[float], list[float], list[float]]] = {
 def _wave(quarters: int) -> Any:
     """sin(x + quarters * pi / 2), to two units in the last place for angles up to some thousands."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @_intrinsic
     def wave(typing_context: Any, value: Any) -> Any:
         if not isinstance(value, Vector):
             return None
@@ -213,12 +216,12 @@ def _define(symbol: Any, name: str) -> None:
     """Gives an operator a meaning for two vectors of one type."""
 
     @infer_global(symbol)
-    class Operation(AbstractTemplate):  # type: ignore[misc]
+    class Operation(AbstractTemplate):
         def generic(self, arguments: Any, keywords: Any) -> Any:
             left, right = arguments
             return signature(left, left, right) if isinstance(left, Vector) and left == right else None
 
-    @lower_builtin(symbol, Vector, Vector)  # type: ignore[untyped-decorator]
+    @lower_builtin(symbol, Vector, Vector)
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return getattr(builder, name)(*arguments, flags=("contract",))
 
@@ -228,7 +231,7 @@ _define(operator.sub, "fsub")
 _define(operator.mul, "fmul")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def arrive(typing_context: Any, meeting: Any) -> Any:
     """Add one to ``meeting[0]``, an int64, seen by all threads at once."""
 
@@ -240,7 +243,7 @@ def arrive(typing_context: Any, meeting: Any) -> Any:
     return types.void(meeting), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_intrinsic
 def arrived(typing_context: Any, meeting: Any) -> Any:
     """What ``meeting[0]`` is now, whatever the compiler believes."""
 

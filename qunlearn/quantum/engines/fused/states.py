@@ -1,10 +1,10 @@
 """What the kernel does to one sample's state, as compiled functions of its lines.
 
-A state is two lines of numbers, real parts and imaginary parts, each a whole number of vectors long. Bit ``place`` of an
-index belongs to one wire. Wires of high places have their two halves in different vectors; those of the lowest places
-in different lanes of one. A matrix is a line of 8 numbers: (0, 0), (0, 1), (1, 0), (1, 1), each real then imaginary;
-so is an environment. ``begin`` and ``end`` are the units (pairs of vectors, or vectors) to work on, so that several
-threads can share a state.
+A state is two lines of numbers, real parts and imaginary parts, each a whole number of vectors long. Bit ``place`` of
+an index belongs to one wire. Wires of high places have their two halves in different vectors; those of the lowest
+places in different lanes of one. A matrix is a line of 8 numbers: (0, 0), (0, 1), (1, 0), (1, 1), each real then
+imaginary; so is an environment. ``begin`` and ``end`` are the units (pairs of vectors, or vectors) to work on, so that
+several threads can share a state.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numba import njit
 from qunlearn.quantum.engines.fused.simd import EXCHANGE, load, splat, store, total
 
 #: Without Numba's reference counts: they cost more than the arithmetic, and their absence forbids hidden copies.
-compiled = njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
+compiled: Any = njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 #: For what takes a whole tape or room, which would be copied at every call.
-inlined = njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)
+inlined: Any = njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)
 
 
 @compiled

@@ -33,9 +33,9 @@ class Tape(NamedTuple):
 
     Attributes:
         sizes: qubits with idle ones added until a state fills a vector, features, weights, whether the state starts
-            as amplitudes, how many observables are strings of I and Z, the most segments of a gate, the most turns of a
-            segment.
-        steps: ``(steps, 3)``: kind, and begin and end of a range (of gates, or of diagonal gates) or the row of a table.
+            as amplitudes, how many observables are strings of I and Z, the most segments of a gate, the most turns of
+            a segment, how many segments the gates that depend on features have, whether weights multiply features.
+        steps: ``(steps, 3)``: kind, then begin and end of a range (of gates, of diagonal gates) or the row of a table.
         gates: ``(gates, 3)``: place, begin and end of its segments.
         own: indices of the gates that depend on features.
         segments: ``(segments, 3)``: begin and end of its turns, whether it depends on features.
@@ -164,8 +164,8 @@ class _Writer:
                 assert gate.angle is not None
                 generator = gate_spec(gate.name).generator
                 assert generator is not None
-                places = [self.circuit.qubits - 1 - wire for wire in gate.wires]
-                self.rows.rotations.append((self._angle(gate.angle), *places, int(bool(gate.angle.factors))))
+                first, second = (self.circuit.qubits - 1 - wire for wire in gate.wires)
+                self.rows.rotations.append((self._angle(gate.angle), first, second, int(bool(gate.angle.factors))))
                 self.rows.rates.append(-np.real(np.diag(generator)) / 2)
             self.rows.steps.append((ROTATE, begin, len(self.rows.rotations)))
             return
@@ -204,13 +204,18 @@ class _Writer:
         ends = np.cumsum([0, *(len(angle.factors) for angle in rows.angles)])
         diagonal = [k for k, word in enumerate(circuit.observables) if set(word) <= {"I", "Z"}]
         order = [*diagonal, *(k for k in range(len(circuit.observables)) if k not in diagonal)]
-        most = [max((row[-2 if kind else -1] - row[-3 if kind else -2] for row in table), default=0)
-                for kind, table in ((0, rows.gates), (1, rows.segments))]  # fmt: skip
+        most = [
+            max((end - begin for _, begin, end in rows.gates), default=0),
+            max((end - begin for begin, end, _ in rows.segments), default=0),
+        ]
         lanes = BYTES // np.dtype(real).itemsize
         bits = [(np.arange(lanes) >> place) & 1 for place in range(LANE_BITS[np.dtype(real).itemsize])]
         own = [g for g, (_, begin, end) in enumerate(rows.gates) if any(rows.segments[s][2] for s in range(begin, end))]
+        parts = sum(rows.gates[g][2] - rows.gates[g][1] for g in own)
+        scaled = any(angle.factors and angle.weight is not None for angle in rows.angles)
+        sizes = [self.qubits, circuit.features, circuit.weights, circuit.amplitude, len(diagonal), *most, parts, scaled]
         tape = Tape(
-            _ints([self.qubits, circuit.features, circuit.weights, circuit.amplitude, len(diagonal), *most], 0),
+            _ints(sizes, 0),
             _ints(rows.steps, 3),
             _ints(rows.gates, 3),
             _ints(own, 0),
