@@ -9,15 +9,17 @@ from typing import Protocol as TypingProtocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qunlearn.data.dataset import Dataset
 from qunlearn.data.request import ForgetRequest
 from qunlearn.data.scaling import PUBLISHED_INTERVAL, SAFE_INTERVAL, MinMaxScaling, interval
 from qunlearn.data.split import Split
-from qunlearn.data.strata import Positions, partition, shuffled_strata, stream
+from qunlearn.data.strata import partition, stream
 from qunlearn.errors import InputError, UnknownNameError, UnsupportedError
 
+_Positions = NDArray[np.int64]
 _PARTITION_STREAM = 0
 
 
@@ -205,17 +207,19 @@ def _scale(
     return data.with_x(scaling.apply(data.x)), scaling.to_config()
 
 
-def _stratified(data: Dataset, positions: Positions, fraction: float, seed: int) -> tuple[Positions, Positions]:
-    """Positions that stay and positions taken out, as scikit-learn's stratified split draws them."""
+def _stratified(data: Dataset, positions: _Positions, fraction: float, seed: int) -> tuple[_Positions, _Positions]:
+    """Positions that stay and positions taken out, by scikit-learn's stratified split."""
+    from sklearn.model_selection import train_test_split
+
     labels = data.y.cpu().numpy()[positions]
     try:
-        stay, taken = shuffled_strata(labels, fraction, seed)
+        stay, taken = train_test_split(positions, test_size=fraction, stratify=labels, random_state=seed)
     except ValueError as error:
         raise InputError(f"expected enough samples in every class of {data.name} to stratify, got: {error}") from None
-    return positions[stay], positions[taken]
+    return stay, taken
 
 
-def _by_class(data: Dataset, train: Positions, request: ForgetRequest) -> tuple[Positions, Positions]:
+def _by_class(data: Dataset, train: _Positions, request: ForgetRequest) -> tuple[_Positions, _Positions]:
     """Training positions outside and inside the class asked for, in the order of the train set."""
     inside = data.y.cpu().numpy()[train] == request.class_number(data)
     if not 0 < inside.sum() < len(train):

@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -95,14 +94,8 @@ def _from_plugin(point: EntryPoint) -> Dataset:
     return loader()
 
 
-def _bundled(name: str, file: str, function: str) -> Dataset:
+def _bundled(name: str, function: str) -> Dataset:
     """A table that comes with scikit-learn."""
-    path = _part_of_sklearn(file)
-    if path is not None:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        classes = lines[0].split(",")[2:]  # after the numbers of samples and of features
-        table = np.loadtxt(lines[1:], delimiter=",")
-        return Dataset(table[:, :-1].astype(np.float32), table[:, -1].astype(np.int64), classes=classes, name=name)
     from sklearn import datasets
 
     bunch = getattr(datasets, function)()
@@ -110,25 +103,13 @@ def _bundled(name: str, file: str, function: str) -> Dataset:
     return Dataset(bunch.data.astype(np.float32), bunch.target, classes=classes, name=name)
 
 
-def _part_of_sklearn(file: str) -> Path | None:
-    """Where a data file of scikit-learn lies, or None. Importing it for one takes a second, in every worker."""
-    spec = find_spec("sklearn")
-    found = [Path(folder) / "datasets" / "data" / file for folder in (spec and spec.submodule_search_locations) or ()]
-    return next((path for path in found if path.is_file()), None)
-
-
 def _digits() -> Dataset:
     """The 8x8 digits that come with scikit-learn, grey values 0 to 16."""
-    path = _part_of_sklearn("digits.csv.gz")
-    if path is not None:
-        table = np.loadtxt(gzip.decompress(path.read_bytes()).decode().splitlines(), delimiter=",")
-        images, target, classes = table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64), range(10)
-    else:
-        from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits
 
-        bunch = load_digits()
-        images, target, classes = bunch.images, bunch.target, bunch.target_names
-    return Dataset((images / 16).astype(np.float32)[:, None], target, classes=[str(c) for c in classes], name="digits")
+    bunch = load_digits()
+    images = (bunch.images / 16).astype(np.float32)[:, None]
+    return Dataset(images, bunch.target, classes=[str(item) for item in bunch.target_names], name="digits")
 
 
 def _images(name: str) -> Dataset:
@@ -202,9 +183,9 @@ def read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
 
 
 _REGISTERED: dict[str, Loader] = {
-    "iris": partial(_bundled, "iris", "iris.csv", "load_iris"),
-    "wine": partial(_bundled, "wine", "wine_data.csv", "load_wine"),
-    "breast-cancer": partial(_bundled, "breast-cancer", "breast_cancer.csv", "load_breast_cancer"),
+    "iris": partial(_bundled, "iris", "load_iris"),
+    "wine": partial(_bundled, "wine", "load_wine"),
+    "breast-cancer": partial(_bundled, "breast-cancer", "load_breast_cancer"),
     "digits": _digits,
     "mnist": partial(_images, "mnist"),
     "fashion-mnist": partial(_images, "fashion-mnist"),

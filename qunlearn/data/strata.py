@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from qunlearn.data.checks import check_seed
-
-Positions = NDArray[np.int64]
 
 
 def stream(seed: int, purpose: int) -> np.random.RandomState:
@@ -71,51 +67,3 @@ def stratified_sample(y: Tensor, total: int, rng: np.random.RandomState) -> Tens
         for group, count in zip(members, counts, strict=True)
     ]
     return torch.sort(torch.cat(chosen)).values
-
-
-def shuffled_strata(y: Positions, fraction: float, seed: int) -> tuple[Positions, Positions]:
-    """Positions that stay and positions taken out, shuffled; every class is shared out like the whole.
-
-    The same as scikit-learn's ``train_test_split(test_size=fraction, stratify=y, random_state=seed)``, draw by draw,
-    without the second of processor time that importing it takes in every process.
-
-    Args:
-        y: class numbers, ``(samples,)`` int64.
-        fraction: share to take out, between 0 and 1; rounded up to whole samples.
-        seed: of NumPy's legacy generator, below 2**32.
-
-    Raises:
-        ValueError: a class with one sample, or fewer samples than classes on one side.
-    """
-    classes, counts = np.unique(y, return_counts=True)
-    taken_total = math.ceil(fraction * len(y))
-    totals = (len(y) - taken_total, taken_total)
-    if counts.min() < 2:
-        raise ValueError(f"one sample only in class {classes[counts < 2].tolist()}")
-    if min(totals) < len(classes):
-        raise ValueError(f"{totals[0]} and {totals[1]} samples for {len(classes)} classes")
-    rng = np.random.RandomState(seed)
-    staying = _shares(counts, totals[0], rng)
-    taken = _shares(counts - staying, totals[1], rng)
-    parts: tuple[list[int], list[int]] = ([], [])
-    for number, count, first, second in zip(classes, counts, staying, taken, strict=True):
-        members = np.flatnonzero(y == number)[rng.permutation(count)]
-        parts[0].extend(members[:first])
-        parts[1].extend(members[first : first + second])
-    return rng.permutation(parts[0]), rng.permutation(parts[1])
-
-
-def _shares(counts: Positions, total: int, rng: np.random.RandomState) -> Positions:
-    """`total` samples shared out by class: rounded down, what is left to the largest remainders, ties by chance."""
-    exact = counts / counts.sum() * total
-    shares = np.floor(exact)
-    remainders, left = exact - shares, int(total - shares.sum())
-    for remainder in np.unique(remainders)[::-1]:
-        if left == 0:
-            break
-        tied = np.flatnonzero(remainders == remainder)
-        chosen = rng.choice(tied, size=min(len(tied), left), replace=False)
-        shares[chosen] += 1
-        left -= len(chosen)
-    whole: Positions = shares.astype(np.int64)
-    return whole

@@ -52,14 +52,6 @@ def test_built_in_values_are_the_published_ones() -> None:
     assert (float(digits.x.min()), float(digits.x.max())) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("name", ["iris", "wine", "breast-cancer", "digits"])
-def test_files_read_directly_hold_what_scikit_learn_gives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sources._part_of_sklearn("iris.csv") is not None
-    read = load_dataset(name)
-    monkeypatch.setattr(sources, "_part_of_sklearn", lambda file: None)
-    assert read.fingerprint == load_dataset(name).fingerprint
-
-
 def test_unknown_names_and_too_many_samples_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'breast-cancer'"):
         load_dataset("breast_cancer")
