@@ -298,10 +298,10 @@ def _cut(block: Any, shape: Any) -> Any:
 def _meet(team: Any) -> None:
     """Wait until every member of the team has come here."""
     if team.size > 1:
-        arrive(team.meeting)
-        # A meeting is over when its number of arrivals is a whole number of rounds; a member can be one round ahead.
-        rounds = (arrived(team.meeting) + team.size - 1) // team.size
-        while arrived(team.meeting) < rounds * team.size:
+        # A meeting is over when the arrivals are a whole number of rounds. The arrival itself tells which round it is:
+        # the others may be on their way to the next by the time that this member looks again.
+        last = (arrive(team.meeting) // team.size + 1) * team.size
+        while arrived(team.meeting) < last:
             pass
 
 

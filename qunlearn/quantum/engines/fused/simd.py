@@ -233,14 +233,13 @@ _define(operator.mul, "fmul")
 
 @_intrinsic
 def arrive(typing_context: Any, meeting: Any) -> Any:
-    """Add one to ``meeting[0]``, an int64, seen by all threads at once."""
+    """Add one to ``meeting[0]``, an int64, seen by all threads at once; what it was before."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "seq_cst")
-        return context.get_dummy_value()
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "seq_cst")
 
-    return types.void(meeting), generate
+    return types.int64(meeting), generate
 
 
 @_intrinsic
