@@ -207,10 +207,13 @@ def backward(
         if team.member == 0:
             wanted = feature_slopes.shape[1] > 0 or tape.sizes[8] > 0
             _collect_chunk(tape, room, weights[mine], partial[chunk], wanted)
-            if tape.sizes[3] == 0 and feature_slopes.shape[1]:
+            if feature_slopes.shape[1]:
                 for lane in range(count):
                     for feature in range(len(room.features)):
-                        feature_slopes[replica, first + lane, feature] = room.feature_slopes[feature, lane]
+                        slope = room.feature_slopes[feature, lane]
+                        if tape.sizes[3]:  # beside what came through the amplitudes
+                            slope += feature_slopes[replica, first + lane, feature]
+                        feature_slopes[replica, first + lane, feature] = slope
 
 
 @compiled
@@ -331,8 +334,6 @@ def _prepare(tape: Any, room: Any, weights: Any) -> None:
 @inlined
 def _prepare_chunk(tape: Any, room: Any, samples: Any, weights: Any) -> None:
     """What depends on the samples of a chunk; lanes without a sample repeat the last."""
-    if tape.sizes[3]:
-        return
     for feature in range(len(room.features)):
         for lane in range(room.lanes):
             room.features[feature, lane] = samples[min(lane, len(samples) - 1), feature]
