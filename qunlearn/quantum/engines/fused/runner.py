@@ -73,7 +73,7 @@ def backward(
 def _arrays(plain: bool, *tensors: Tensor) -> list[Array]:
     """The numbers of tensors, not copied if they lie in order, with an axis of replicas."""
     try:
-        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+        arrays = [tensor.detach().resolve_neg().contiguous().numpy() for tensor in tensors]
     except RuntimeError as error:
         raise UnsupportedError(
             "expected tensors with values for engine 'fused', got placeholders of a transform that has no rule for "
