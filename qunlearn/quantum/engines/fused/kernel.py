@@ -28,7 +28,7 @@ from qunlearn.quantum.engines.fused.angles import (
     segment_slopes,
     spread_slope,
 )
-from qunlearn.quantum.engines.fused.simd import arrive, arrived, load, store, total
+from qunlearn.quantum.engines.fused.simd import arrive, arrived, let_others_run, load, store, total
 from qunlearn.quantum.engines.fused.states import (
     add,
     adjoint_of,
@@ -54,6 +54,9 @@ from qunlearn.quantum.engines.fused.states import (
     turn_low,
 )
 from qunlearn.quantum.engines.fused.tape import PERMUTE, PHASES, PRODUCT, ROTATE, SIGNS, TURNS
+
+
+PATIENCE = 2_000  # looks at the meeting before a member gives its core away
 
 
 class Team(NamedTuple):
@@ -301,11 +304,12 @@ def _cut(block: Any, shape: Any) -> Any:
 def _meet(team: Any) -> None:
     """Wait until every member of the team has come here."""
     if team.size > 1:
-        # A meeting is over when the arrivals are a whole number of rounds. The arrival itself tells which round it is:
-        # the others may be on their way to the next by the time that this member looks again.
-        last = (arrive(team.meeting) // team.size + 1) * team.size
-        while arrived(team.meeting) < last:
-            pass
+        round_ends = (arrive(team.meeting) // team.size + 1) * team.size
+        tries = 0
+        while arrived(team.meeting) < round_ends:
+            tries += 1
+            if tries > PATIENCE:  # the other may be waiting for this very core
+                let_others_run()
 
 
 @inlined

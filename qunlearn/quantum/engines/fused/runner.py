@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -16,16 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qunlearn.errors import UnsupportedError
-from qunlearn.quantum.circuit import Circuit
+from qunlearn.quantum.circuit import Angle, Circuit, Gate
 from qunlearn.quantum.engines.fused import kernel
 from qunlearn.quantum.engines.fused.tape import Tape, compile_tape
 
 LONG = 1 << 14  # numbers in a state beyond which threads share it
 SECTIONS = 16  # parts of a long state, each with sums of its own
-WORTH = 200_000  # multiply-adds that a thread must have to do before it is woken
+WORTH = 20_000_000  # multiply-adds that a thread must have to do before it is woken: some 0.3 ms
 KEPT = 1 << 28  # bytes of final states that are kept for the backward sweep; beyond that they are run again
 
+NOTICE = 2.0  # seconds after which a user is told what takes so long
+
 Array = NDArray[Any]
+_log = logging.getLogger("qunlearn")
+_SMALLEST = Circuit(1, (Gate("ry", (0,), Angle(weight=0)),), ("Z",), features=1, weights=1)
 
 _long_states = threading.Lock()  # a team fills the pool: two at once would wait for each other for ever
 
@@ -149,10 +154,37 @@ class _Plan:
 
 @functools.lru_cache(maxsize=256)
 def _plan(circuit: Circuit, itemsize: int) -> _Plan:
+    _load_kernel(itemsize)
+    return _new_plan(circuit, itemsize)
+
+
+def _new_plan(circuit: Circuit, itemsize: int) -> _Plan:
     compiled = compile_tape(circuit, itemsize)
     sections = SECTIONS if compiled.states > LONG else 1
     shared, own = (sum(rows * width for rows, width in part) for part in kernel.shapes(compiled.tape, sections))
     return _Plan(compiled.tape, compiled.states, compiled.lanes, compiled.order, compiled.work, sections, shared, own)
+
+
+@functools.lru_cache(maxsize=2)
+def _load_kernel(itemsize: int) -> None:
+    """Have the kernel for one real type: from Numba's cache on disk, or compiled, which is announced."""
+    plan = _new_plan(_SMALLEST, itemsize)
+    real = plan.tape.terms.dtype
+    notice = "compiling the circuit engine for %s: some half a minute, once after installing or updating"
+    timer = threading.Timer(NOTICE, _log.warning, (notice, real))
+    timer.daemon = True
+    timer.start()
+    try:
+        batch, weights, states = (
+            np.zeros((1, 1, 1), real),
+            np.zeros((1, 1), real),
+            np.zeros((1, 1, 2, plan.states), real),
+        )
+        _run_forward(plan, batch, weights, batch.copy(), states)
+        sums = _run_backward(plan, batch, weights, states, batch.copy(), batch.copy())
+        kernel.finish(plan.tape, weights, sums, weights.copy(), plan.team(1)[0])
+    finally:
+        timer.cancel()
 
 
 def _teams(plan: _Plan, replicas: int, batch: int, effort: int) -> list[kernel.Team]:

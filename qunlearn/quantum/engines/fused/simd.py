@@ -12,6 +12,7 @@ import operator
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import address_of_symbol
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -251,3 +252,16 @@ def arrived(typing_context: Any, meeting: Any) -> Any:
         return builder.load_atomic(data, ordering="seq_cst", align=8, typ=ir.IntType(64))
 
     return types.int64(meeting), generate
+
+
+@_intrinsic
+def let_others_run(typing_context: Any) -> Any:
+    """Give the core to another thread that waits for it, where the system has a call for that (POSIX)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if address_of_symbol("sched_yield") is not None:
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
