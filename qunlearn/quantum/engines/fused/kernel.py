@@ -55,7 +55,6 @@ from qunlearn.quantum.engines.fused.states import (
 )
 from qunlearn.quantum.engines.fused.tape import PERMUTE, PHASES, PRODUCT, ROTATE, SIGNS, TURNS
 
-
 PATIENCE = 2_000  # looks at the meeting before a member gives its core away
 
 
