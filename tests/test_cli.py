@@ -44,7 +44,7 @@ def study(tmp_path: Path) -> Path:
         ("circuits", {"ring-cz", "sim-01", "sim-19", "real-amplitudes"}),
         ("datasets", {"iris", "wine", "breast-cancer", "digits", "mnist", "fashion-mnist"}),
         ("metrics", {"accuracy_test", "kl_test", "membership_auc", "tow"}),
-        ("engines", {"torch"}),
+        ("engines", {"torch", "fused"}),
     ],
 )
 def test_lists(kind: str, expected: set[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,13 @@ __all__ = ["ENGINES", "Engine", "expectations", "find_engine", "state"]
 Engine = Callable[[Circuit, Tensor, Tensor], Tensor]
 
 
+def _torch(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    """The reference: PyTorch operations on any device, with derivatives of any order."""
+    return torch_engine.expectations(circuit, features, weights)
+
+
 def _fused(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    """A compiled kernel for the CPU, many times faster than the reference."""
     from qunlearn.quantum.engines import fused  # Numba takes half a second to import
 
     return fused.expectations(circuit, features, weights)
@@ -27,10 +33,10 @@ def _fused(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
 
 def _auto(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     on_cpu = features.device.type == "cpu" == weights.device.type
-    return (_fused if on_cpu else torch_engine.expectations)(circuit, features, weights)
+    return (_fused if on_cpu else _torch)(circuit, features, weights)
 
 
-ENGINES: dict[str, Engine] = {"torch": torch_engine.expectations, "fused": _fused}
+ENGINES: dict[str, Engine] = {"torch": _torch, "fused": _fused}
 
 
 def find_engine(name: str) -> Engine:
