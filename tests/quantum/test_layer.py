@@ -16,6 +16,7 @@ from qunlearn.errors import InputError, UnknownNameError
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
 from qunlearn.quantum.layer import QuantumLayer, weight_periods
+from tests.quantum.cases import every_engine
 
 # torch's own forward-mode rules are still made with its deprecated compiler.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated
 CIRCUIT = load_circuit("ring-cz", qubits=3, depth=2)
 
 
-def layer(used: bool = False, dtype: torch.dtype = torch.float64) -> QuantumLayer:
-    made = QuantumLayer(CIRCUIT, dtype=dtype, generator=torch.Generator().manual_seed(1))
+def layer(used: bool = False, dtype: torch.dtype = torch.float64, engine: str = "auto") -> QuantumLayer:
+    made = QuantumLayer(CIRCUIT, engine, dtype=dtype, generator=torch.Generator().manual_seed(1))
     if used:
         torch.autograd.backward(made(samples().to(dtype)).sum())
     return made
@@ -90,18 +91,20 @@ def test_reset_draws_anew_in_place() -> None:
     assert torch.equal(made.weights, before)
 
 
+@every_engine
 @used_or_new
-def test_functional_call_uses_the_weights_it_is_given(used: bool) -> None:
-    made, other = layer(used), layer()
+def test_functional_call_uses_the_weights_it_is_given(used: bool, engine: str) -> None:
+    made, other = layer(used, engine=engine), layer(engine=engine)
     other.reset_parameters(torch.Generator().manual_seed(5))
     called = functional_call(made, {"weights": other.weights.detach()}, (samples(),))
     assert torch.equal(called, other(samples()))
     assert not torch.equal(called, made(samples()))
 
 
+@every_engine
 @used_or_new
-def test_per_sample_gradients_and_hessian(used: bool) -> None:
-    made = layer(used)
+def test_per_sample_gradients_and_hessian(used: bool, engine: str) -> None:
+    made = layer(used, engine=engine)
     weights = made.weights.detach().clone()
 
     def loss(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -121,17 +124,19 @@ def test_per_sample_gradients_and_hessian(used: bool) -> None:
     assert matrix.abs().max() > 0.1
 
 
+@every_engine
 @used_or_new
-def test_copies_and_files_keep_the_function(used: bool) -> None:
-    made = layer(used)
+def test_copies_and_files_keep_the_function(used: bool, engine: str) -> None:
+    made = layer(used, engine=engine)
     expected = made(samples())
     file = io.BytesIO()
     torch.save(made.state_dict(), file)
     file.seek(0)
-    loaded = QuantumLayer(CIRCUIT, dtype=torch.float64)
+    loaded = QuantumLayer(CIRCUIT, engine, dtype=torch.float64)
     loaded.load_state_dict(torch.load(file, weights_only=True))
     for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), loaded):
         assert torch.equal(twin(samples()), expected)
+        assert twin.engine == engine
         assert twin.weights is not made.weights
         with torch.no_grad():
             twin.weights.add_(0.1)
@@ -143,8 +148,9 @@ def test_the_state_dict_holds_the_weights_alone() -> None:
     assert list(layer(used=True).state_dict()) == ["weights"]
 
 
-def test_double_backward() -> None:
-    made = layer()
+@every_engine
+def test_double_backward(engine: str) -> None:
+    made = layer(engine=engine)
     x = samples().requires_grad_()
     (slope,) = torch.autograd.grad(made(x).sum(), x, create_graph=True)
     torch.autograd.backward(slope.square().sum())
@@ -152,8 +158,9 @@ def test_double_backward() -> None:
     assert made.weights.grad.abs().max() > 0.1
 
 
-def test_it_trains() -> None:
-    made = layer(dtype=torch.float32)
+@every_engine
+def test_it_trains(engine: str) -> None:
+    made = layer(dtype=torch.float32, engine=engine)
     optimizer = torch.optim.Adam(made.parameters(), lr=0.1)
     x = samples().float()
     first = made(x)[:, 0].sum().item()

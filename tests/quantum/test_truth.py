@@ -1,8 +1,8 @@
-"""Every card and every encoding, against PennyLane and Qiskit, in float64."""
+"""Every engine, card and encoding, against PennyLane and Qiskit, in float64."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,14 @@ import pennylane as qml
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from qiskit.primitives import StatevectorEstimator
 
 from qunlearn.quantum.card import available_cards, load_circuit
 from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
 from qunlearn.quantum.convert import qiskit_observables, tree_angles
 from qunlearn.quantum.engines import expectations
-from qunlearn.quantum.gates import GATES
 from qunlearn.quantum.layer import QuantumLayer
+from tests.quantum.cases import circuits, every_engine, gradients
 
 BATCH = 3
 VALUES, GRADIENTS = 1e-10, 1e-9
@@ -70,26 +69,21 @@ def qiskit_expectations(circuit: Circuit, x: torch.Tensor, w: torch.Tensor) -> t
     return torch.as_tensor(np.asarray(result.data.evs).T).expand(len(inputs), len(circuit.observables))
 
 
-def gradients(outputs: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
-    """Gradients of a fixed random combination of all outputs, zeros where nothing depends on an input."""
-    mix = torch.rand(outputs.shape, generator=torch.Generator().manual_seed(1), dtype=outputs.dtype) + 0.5
-    if not outputs.requires_grad:
-        return [torch.zeros_like(value) for value in inputs]
-    found = torch.autograd.grad((outputs * mix).sum(), inputs, allow_unused=True)
-    return [torch.zeros_like(v) if g is None else g for v, g in zip(inputs, found, strict=True)]
-
-
-def check(circuit: Circuit) -> None:
+def check(circuit: Circuit, with_qiskit: bool = True) -> None:
+    """Both engines, PennyLane and Qiskit give the same values, and the first three the same gradients."""
     x, w = draws(circuit)
-    layer = QuantumLayer(circuit, engine="torch", dtype=torch.float64)
-    ours = torch.func.functional_call(layer, {"weights": w}, (x,))
-    assert ours.shape == (BATCH, len(circuit.observables))
-    assert ours.dtype == torch.float64
     theirs = pennylane_expectations(circuit, x, w)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=VALUES)
-    torch.testing.assert_close(ours.detach(), qiskit_expectations(circuit, x, w), rtol=0, atol=VALUES)
-    for mine, other in zip(gradients(ours, x, w), gradients(theirs, x, w), strict=True):
-        torch.testing.assert_close(mine, other, rtol=0, atol=GRADIENTS)
+    also = qiskit_expectations(circuit, x, w) if with_qiskit else theirs.detach()
+    slopes = gradients(theirs, x, w)
+    for engine in ("torch", "fused"):
+        layer = QuantumLayer(circuit, engine=engine, dtype=torch.float64)
+        ours = torch.func.functional_call(layer, {"weights": w}, (x,))
+        assert ours.shape == (BATCH, len(circuit.observables))
+        assert ours.dtype == torch.float64
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=VALUES)
+        torch.testing.assert_close(ours.detach(), also, rtol=0, atol=VALUES)
+        for mine, other in zip(gradients(ours, x, w), slopes, strict=True):
+            torch.testing.assert_close(mine, other, rtol=0, atol=GRADIENTS)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -116,34 +110,22 @@ def letters(qubits: int) -> list[str]:
     return [*singles, ("XYZ" * qubits)[:qubits], ("IYX" * qubits)[:qubits]]
 
 
-@st.composite
-def circuits(draw: st.DrawFn) -> Circuit:
-    """Any gates of the table in any order, with shared weights and angles of every form."""
-    qubits = draw(st.integers(1, 6))
-    names = [name for name, spec in GATES.items() if spec.wires <= qubits]
-    number = st.sampled_from([0.0, 1.0, -0.5, math.pi / 2, math.pi])
-    factor = st.builds(Factor, st.integers(0, 2), st.sampled_from([1.0, -1.0]), number)
-    factors = st.lists(factor, max_size=2).map(tuple)
-    scale = st.sampled_from([1.0, -0.7, 2.0])
-    angle = st.builds(Angle, scale, factors, st.none() | st.integers(0, 4), number)
-    gates = []
-    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=25)):
-        wires = draw(st.permutations(range(qubits)))[: GATES[name].wires]
-        gates.append(Gate(name, tuple(wires), draw(angle) if GATES[name].has_angle else None))
-    words = draw(st.lists(st.text("IXYZ", min_size=qubits, max_size=qubits), min_size=1, max_size=3))
-    return Circuit(qubits, tuple(gates), tuple(words), 3, 5)
-
-
-@given(circuits())
+@given(circuits(amplitude=False))
 def test_random_circuits_are_what_pennylane_and_qiskit_say(circuit: Circuit) -> None:
     check(circuit)
 
 
 @pytest.mark.slow
 @settings(max_examples=400)
-@given(circuits())
+@given(circuits(amplitude=False))
 def test_many_random_circuits_are_what_pennylane_and_qiskit_say(circuit: Circuit) -> None:
     check(circuit)
+
+
+@settings(max_examples=25)
+@given(circuits())
+def test_features_may_be_amplitudes_and_angles_at_once(circuit: Circuit) -> None:
+    check(replace(circuit, amplitude=True), with_qiskit=False)  # whose export cannot say this
 
 
 @pytest.mark.parametrize("features", [1, 3, 5, 16])
@@ -177,13 +159,14 @@ def test_a_circuit_that_no_exchange_of_wires_leaves_alone() -> None:
         assert (expectations(exchanged, x, w, "torch") - values).abs().amax() > 0.05
 
 
+@every_engine
 @pytest.mark.parametrize("encoding", ["rx-ry-rz", "zz", "amplitude"])
-def test_one_sample_needs_no_batch_axis(encoding: str) -> None:
+def test_one_sample_needs_no_batch_axis(encoding: str, engine: str) -> None:
     circuit = load_circuit("ring-cz", qubits=3, depth=2, encoding=encoding)
     x, w = draws(circuit)
     sample = x[1].detach().requires_grad_()
     node = qml.QNode(circuit.to_pennylane(), qml.device("default.qubit", wires=3), interface="torch")
-    theirs, ours = torch.stack(node(sample, w)), expectations(circuit, sample, w, "torch")
+    theirs, ours = torch.stack(node(sample, w)), expectations(circuit, sample, w, engine)
     assert ours.shape == theirs.shape == (3,)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=VALUES)
     for mine, other in zip(gradients(ours, sample, w), gradients(theirs, sample, w), strict=True):
@@ -196,6 +179,7 @@ def test_x_on_wire_0_of_two_is_read_on_wire_0_everywhere() -> None:
     expected = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
     for values in (
         expectations(circuit, x, w, "torch"),
+        expectations(circuit, x, w, "fused"),
         pennylane_expectations(circuit, x, w),
         qiskit_expectations(circuit, x, w),
     ):
