@@ -15,9 +15,13 @@ they meet after it.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from qunlearn.quantum.engines.fused.angles import (
@@ -34,7 +38,6 @@ from qunlearn.quantum.engines.fused.states import (
     adjoint_of,
     back_high,
     back_low,
-    compiled,
     copy,
     fill,
     gather,
@@ -56,6 +59,13 @@ from qunlearn.quantum.engines.fused.states import (
 from qunlearn.quantum.engines.fused.tape import PERMUTE, PHASES, PRODUCT, ROTATE, SIGNS, TURNS
 
 PATIENCE = 2_000  # looks at the meeting before a member gives its core away
+_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+
+
+def _entry(function: Callable[..., Any]) -> Any:
+    """Compiled, and kept on disk: under a name for the sources of all that it calls, since Numba looks at one alone."""
+    function.__qualname__ += f"_{hashlib.sha256(_SOURCES).hexdigest()[:12]}"
+    return njit(nogil=True, error_model="numpy", _nrt=False, cache=True)(function)
 
 
 class Team(NamedTuple):
@@ -114,7 +124,7 @@ class Room(NamedTuple):
     lane_bits: int
 
 
-@compiled
+@_entry
 def forward(tape: Any, features: Any, weights: Any, values: Any, finals: Any, begin: int, end: int, team: Any) -> None:
     """Expectation values of the samples of some chunks, and their final states.
 
@@ -154,7 +164,7 @@ def forward(tape: Any, features: Any, weights: Any, values: Any, finals: Any, be
             _meet(team)
 
 
-@compiled
+@_entry
 def backward(
     tape: Any, features: Any, weights: Any, finals: Any, slopes: Any, feature_slopes: Any, partial: Any, begin: int,
     end: int, team: Any,
@@ -218,7 +228,7 @@ def backward(
                         feature_slopes[replica, first + lane, feature] = slope
 
 
-@compiled
+@_entry
 def finish(tape: Any, weights: Any, partial: Any, weight_slopes: Any, team: Any) -> None:
     """Derivatives by weights, ``(replicas, weights)``, from the chunks' sums, which are added in order."""
     room = _room(tape, team)
@@ -246,7 +256,7 @@ def finish(tape: Any, weights: Any, partial: Any, weight_slopes: Any, team: Any)
                 out[tape.angles[index, 0]] += added[8 * segments + g] * tape.lines[index, 0]
 
 
-@compiled
+@_entry
 def shapes(tape: Any, sections: int) -> Any:
     """Rows and widths of the arrays of a `Room`, in order: those that a team shares, those of each member."""
     states, lanes = 1 << tape.sizes[0], 64 // tape.terms.itemsize

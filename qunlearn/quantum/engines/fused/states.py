@@ -17,7 +17,7 @@ from numba import njit
 from qunlearn.quantum.engines.fused.simd import EXCHANGE, load, splat, store, total
 
 #: Without Numba's reference counts: they cost more than the arithmetic, and their absence forbids hidden copies.
-compiled: Any = njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
+compiled: Any = njit(nogil=True, error_model="numpy", _nrt=False)
 #: For what takes a whole tape or room, which would be copied at every call.
 inlined: Any = njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)
 
