@@ -6,10 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from qunlearn.study import report, runner
+from qunlearn.study.estimate import Estimate
 from qunlearn.study.store import Store
 from qunlearn.study.task import Task, Unit
 from qunlearn.study.trial import run_unit
@@ -77,3 +81,12 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def copied(finished: tuple[Path, str], tmp_path: Path) -> Path:
     """A copy of the finished results folder, to be damaged."""
     return Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def nothing_but_the_tasks() -> Iterator[None]:
+    """Leaves out the report and the estimate of a study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write_report", lambda root: Path(root) / "report" / "report.html")
+        patch.setattr(runner, "estimate", lambda plan: Estimate(defaultdict(float), defaultdict(float)))
+        yield

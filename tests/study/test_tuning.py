@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import qunlearn as qu
 from qunlearn.errors import InputError, NumericalError
 from qunlearn.methods import get
 from qunlearn.study import runner, trial
-from qunlearn.study.estimate import Estimate, estimate
+from qunlearn.study.estimate import estimate
 from qunlearn.study.plan import make_plan
 from qunlearn.study.prepare import split_of
 from qunlearn.study.reading import read_study
@@ -23,6 +22,8 @@ from qunlearn.study.results import Study
 from qunlearn.study.store import Store
 from qunlearn.study.tuning import tune, tuning_request
 from tests.study.conftest import run_alone
+
+pytestmark = pytest.mark.usefixtures("nothing_but_the_tasks")
 
 TUNED = """\
 name = "tuned"
@@ -55,17 +56,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("studies") / "tuned.toml"
     path.write_text(TUNED, encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_but_the_tasks() -> Any:
-    """Leaves out the report and the estimate, of which tests below ask what they need."""
-    import qunlearn.study.report as report
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "estimate", lambda plan: Estimate(defaultdict(float), defaultdict(float)))
-        patch.setattr(report, "write_report", lambda root: Path(root) / "report" / "report.html")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,13 +14,14 @@ import pytest
 from qunlearn.errors import NumericalError
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.study import runner, trial, worker
-from qunlearn.study.estimate import Estimate
 from qunlearn.study.executors import LocalPool
 from qunlearn.study.plan import Plan, make_plan, shared_out
 from qunlearn.study.reading import read_study
 from qunlearn.study.store import Store
 from qunlearn.study.task import Task, Unit, units_of
 from tests.study.conftest import records, run_alone
+
+pytestmark = pytest.mark.usefixtures("nothing_but_the_tasks")
 
 SEEDS = """\
 name = "seeds"
@@ -49,18 +48,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("studies") / "seeds.toml"
     path.write_text(SEEDS, encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_but_the_tasks() -> Any:
-    """Leaves out the report and the estimate."""
-    import qunlearn.study.report as report
-
-    assert isinstance(report, ModuleType)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "write_report", lambda root: Path(root) / "report" / "report.html")
-        patch.setattr(runner, "estimate", lambda plan: Estimate(defaultdict(float), defaultdict(float)))
-        yield
 
 
 def run(file: Path, root: Path, workers: int = 1, changes: tuple[str, ...] = ()) -> int:
@@ -273,5 +260,5 @@ print(*sorted(sys.modules))
     arguments = [sys.executable, "-c", code, str(root / "plan.json"), str(tmp_path / "again"), str(file.parent)]
     loaded = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
     assert "torch" in loaded
-    heavy = {"pennylane", "qiskit", "matplotlib", "pandas", "sklearn", "typer", "pydantic", "rich", "torch._dynamo"}
+    heavy = {"pennylane", "qiskit", "matplotlib", "typer", "pydantic", "torch._dynamo"}
     assert heavy & set(loaded) == set()

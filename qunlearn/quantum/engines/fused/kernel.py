@@ -140,14 +140,10 @@ def forward(tape: Any, features: Any, weights: Any, values: Any, finals: Any, be
     """
     room = _room(tape, team)
     batch, mine = values.shape[1], -1
-    per = (batch + room.lanes - 1) // room.lanes
     for chunk in range(begin, end):
-        replica, first = chunk // per, (chunk % per) * room.lanes
-        set_of_weights, samples = 0 if len(weights) == 1 else replica, features[0 if len(features) == 1 else replica]
-        if mine != set_of_weights:
-            mine = set_of_weights
-            _prepare(tape, room, weights[mine])
-        count = min(room.lanes, batch - first)
+        replica, first, count = _place(chunk, batch, room.lanes)
+        samples = features[0 if len(features) == 1 else replica]
+        mine = _prepare(tape, room, weights, 0 if len(weights) == 1 else replica, mine)
         _prepare_chunk(tape, room, samples[first : first + count], weights[mine])
         for lane in range(count):
             _prepare_sample(tape, room, lane)
@@ -185,14 +181,10 @@ def backward(
     """
     room = _room(tape, team)
     batch, mine = slopes.shape[1], -1
-    per = (batch + room.lanes - 1) // room.lanes
     for chunk in range(begin, end):
-        replica, first = chunk // per, (chunk % per) * room.lanes
-        set_of_weights, samples = 0 if len(weights) == 1 else replica, features[0 if len(features) == 1 else replica]
-        if mine != set_of_weights:
-            mine = set_of_weights
-            _prepare(tape, room, weights[mine])
-        count = min(room.lanes, batch - first)
+        replica, first, count = _place(chunk, batch, room.lanes)
+        samples = features[0 if len(features) == 1 else replica]
+        mine = _prepare(tape, room, weights, 0 if len(weights) == 1 else replica, mine)
         _prepare_chunk(tape, room, samples[first : first + count], weights[mine])
         _clear_slopes(tape, room)
         if team.member == 0:
@@ -322,8 +314,19 @@ def _meet(team: Any) -> None:
 
 
 @inlined
-def _prepare(tape: Any, room: Any, weights: Any) -> None:
-    """What depends on weights alone: matrices, segments of other gates, phases."""
+def _place(chunk: int, batch: int, lanes: int) -> Any:
+    """Where a chunk lies: its replica, its first sample there, and how many there are."""
+    per = (batch + lanes - 1) // lanes
+    first = (chunk % per) * lanes
+    return chunk // per, first, min(lanes, batch - first)
+
+
+@inlined
+def _prepare(tape: Any, room: Any, sets: Any, chosen: int, before: int) -> int:
+    """What depends on weights alone (matrices, segments of other gates, phases), if another set of them was in use."""
+    if chosen == before:
+        return chosen
+    weights = sets[chosen]
     lanes, own, part = room.lanes, 0, 0
     for gate in range(len(tape.gates)):
         begin, end = tape.gates[gate, 1], tape.gates[gate, 2]
@@ -342,6 +345,7 @@ def _prepare(tape: Any, room: Any, weights: Any) -> None:
             index = tape.rotations[g, 0]
             angle = tape.lines[index, 0] * weights[tape.angles[index, 0]] + tape.lines[index, 1]
             lane_phases(tape.rates[g], angle, tape.rotations[g, 1:3], room.lane_bits, room.tables[g])
+    return chosen
 
 
 @inlined
