@@ -19,11 +19,13 @@ class QuantumLayer(nn.Module):
     """A circuit with trainable weights, from features ``(batch, features)`` to ``(batch, observables)``.
 
     The layer is a pure function of features and weights, so ``torch.func.functional_call``, ``vmap``,
-    ``jacrev``, ``hessian``, double backward, deepcopy and pickling all work.
+    ``jacrev``, ``hessian``, double backward, deepcopy and pickling all work. Forward mode inside forward mode takes
+    ``engine="torch"``.
 
     Args:
         circuit: what to run.
-        engine: "torch" or "auto".
+        engine: what runs it: "fused" (a compiled kernel, CPU tensors only), "torch" (the reference, any device), or
+            "auto": the first for tensors on the CPU, the second for all others.
         dtype: of the weights, float32 or float64; torch's default if None.
         generator: for the initial weights, uniform on [0, 2 pi); torch's global one if None.
 
