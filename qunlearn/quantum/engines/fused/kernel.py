@@ -482,7 +482,7 @@ def _run_back(tape: Any, room: Any, team: Any) -> None:
             phase(re, im, tape.phases[here], True, begin, end, lanes)
             phase(lam_re, lam_im, tape.phases[here], True, begin, end, lanes)
         elif kind == ROTATE:
-            _rotate_back(tape, room, team, here, there, begin, end)
+            _rotate_back(tape, room, team, here, there)
         elif kind == PERMUTE:
             scatter(re, im, other_re, other_im, tape.orders[here], begin, end, lanes)
             _meet(team)
@@ -512,7 +512,7 @@ def _turn_back(tape: Any, room: Any, team: Any, gate: int) -> None:
 
 
 @inlined
-def _rotate_back(tape: Any, room: Any, team: Any, here: int, there: int, begin: int, end: int) -> None:
+def _rotate_back(tape: Any, room: Any, team: Any, here: int, there: int) -> None:
     re, im, lam_re, lam_im, lanes = room.psi[0], room.psi[1], room.lam[0], room.lam[1], room.lanes
     rotations, units = tape.rotations[here:there], len(re) // lanes
     first, last = _part(team.sections, team)
@@ -521,6 +521,8 @@ def _rotate_back(tape: Any, room: Any, team: Any, here: int, there: int, begin: 
         low, high = units * section // team.sections, units * (section + 1) // team.sections
         rotate_sums(re, im, lam_re, lam_im, rotations, sums, low, high, lanes, room.lane_bits)
     tables = room.tables[here:there].reshape(-1)
+    # What this member has summed, and no more: another may not have summed its sections yet.
+    begin, end = units * first // team.sections, units * last // team.sections
     rotate(re, im, tables, rotations, True, begin, end, lanes, room.lane_bits)
     rotate(lam_re, lam_im, tables, rotations, True, begin, end, lanes, room.lane_bits)
 
