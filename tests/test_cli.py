@@ -90,6 +90,7 @@ def test_about_names_versions(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "STUDY", "--set", "model.circuit=['sim-01', 'sim-0']"], "'sim-0"),
         (["run", "STUDY", "--set", "model.entanglement=rng"], "'ring'"),
         (["run", "STUDY", "--set", "run.engine=troch"], "'torch'"),
+        (["run", "STUDY", "--set", "run.engine=fused", "--set", "run.device=cuda"], "on the CPU alone"),
         (["run", "STUDY", "--set", "model.qubits=5"], "expected"),
         (["run", "STUDY", "--set", "grid.request=[{class = 7}]"], "from 0 to 2"),
         (["run", "STUDY", "--set", "grid.request=[{fraction = 1.0}]"], "expected"),

@@ -29,6 +29,11 @@ def check_names(study: StudyConfig) -> None:
         _check(study, "method", methods.get, choice.to_config())
     for cell in study.cells():
         _check_circuit(study, cell)
+        if cell.run.engine == "fused" and cell.run.device != "cpu":
+            raise InputError(
+                f"{study.where('run.engine')}: expected engine 'auto' or 'torch' on device {cell.run.device!r}, got "
+                "'fused', which runs on the CPU alone"
+            )
 
 
 def _values(study: StudyConfig, key: str) -> Iterator[Any]:

@@ -226,5 +226,12 @@ def _pool(size: int) -> ThreadPoolExecutor:
     return _pools[size]
 
 
+def _begin_anew() -> None:
+    """Threads do not survive a fork, and whoever held the lock may be one of them."""
+    global _long_states
+    _long_states = threading.Lock()
+    _pools.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_begin_anew)
