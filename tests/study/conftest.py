@@ -36,9 +36,10 @@ seed = [0]
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, in whose group Ctrl-C can be sent to it alone."""
+    """The command line in a process of its own, to which Ctrl-C can be sent, also where this one ignores it."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import qunlearn.cli as c; c.main()"
     return subprocess.Popen(
-        [sys.executable, "-m", "qunlearn", *arguments],
+        [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -132,14 +132,9 @@ def test_one_worker_gives_the_same_bytes(finished: tuple[Path, str], tiny: Path,
 
 
 @pytest.mark.usefixtures("no_report")
-def test_interrupted_then_killed_then_resumed(tiny: Path, tmp_path: Path) -> None:
-    study, root, whole = tmp_path / "longer.toml", tmp_path / "longer", tmp_path / "whole"
-    text = tiny.read_text(encoding="utf-8").replace("epochs = 3", "epochs = 60").replace("epochs = 2", "epochs = 60")
-    for name in ("fine-tune", "adaprob"):
-        text = text.replace(f'"{name}"', f'{{ name = "{name}", epochs = 60 }}')
-    study.write_text(text, encoding="utf-8")
-    run_study(read_study(study), whole, workers=2, say=lambda line: None)
-    process = start("run", str(study), "--out", str(root), "--workers", "1")
+def test_interrupted_then_killed_then_resumed(finished: tuple[Path, str], tiny: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tiny"
+    process = start("run", str(tiny), "--out", str(root), "--workers", "1")
     wait_for(lambda: len(records(root)) >= 1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -155,9 +150,9 @@ def test_interrupted_then_killed_then_resumed(tiny: Path, tmp_path: Path) -> Non
     assert len(workers) == 2
     wait_for(lambda: not any(_alive(int(worker)) for worker in workers), 20)
     partly = records(root)
-    assert len(partly) < len(records(whole))
-    run_study(read_study(root / "study.toml", folder=tmp_path), root, say=lambda line: None)
-    assert records(root) == records(whole)
+    assert len(partly) < len(records(finished[0]))
+    run_study(read_study(root / "study.toml", folder=tiny.parent), root, say=lambda line: None)
+    assert records(root) == records(finished[0])
     assert not (root / ".draft").exists()
 
 

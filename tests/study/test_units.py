@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from qunlearn.errors import NumericalError
+from qunlearn.methods import registry
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.study import runner, trial, worker
 from qunlearn.study.executors import LocalPool
@@ -226,7 +227,8 @@ class DiesOnce(FineTune):
 """
 
 
-def test_a_unit_whose_worker_dies_is_tried_again(file: Path, tmp_path: Path) -> None:
+def test_a_unit_whose_worker_dies_is_tried_again(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", registry.available())  # what a plugin registers stays in this test
     (tmp_path / "mortal_plugin.py").write_text(DIES_ONCE, encoding="utf-8")
     text = SEEDS.replace('{ name = "scrub", epochs = 2, label = "SCRUB" }', '"dies-once-in-a-unit"')
     (tmp_path / "study.toml").write_text(text + '[plugins]\nmodules = ["mortal_plugin"]\n', encoding="utf-8")
