@@ -55,7 +55,7 @@ format: $(VENV)/.stamp-dev
 lock: $(VENV)/.stamp-venv
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' $(LOCK))"
-	build/lock/bin/python -m pip install --quiet ".[dev,docs]"
+	build/lock/bin/python -m pip install --quiet ".[dev,docs,ibm]"
 	build/lock/bin/python -m pip freeze --all --exclude qunlearn --exclude pip \
 		| sed -e 's/+[a-z0-9.]*$$//' -e '/ @ /d' -e '/^nvidia-/d' -e '/^triton==/d' > build/lock.txt
 	{ grep '^torch==' build/lock.txt; grep -v '^torch==' build/lock.txt; } > $(LOCK)
@@ -79,11 +79,11 @@ $(VENV)/.stamp-study: $(VENV)/.stamp-venv $(LOCK) pyproject.toml setup.py
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-study
-	$(INSTALL) --editable ".[dev]"
+	$(INSTALL) --editable ".[dev,ibm]"
 	@touch $@
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-study
-	$(INSTALL) --editable ".[docs]"
+	$(INSTALL) --editable ".[docs,ibm]"
 	@touch $@
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-study
