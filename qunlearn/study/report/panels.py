@@ -156,7 +156,8 @@ def _from_zero(axes: Axes, axis: str, band: Band | None) -> None:
         words = axes.get_xlabel() if axis == "x" else axes.get_ylabel()
         axes.set(**{f"{axis}label": words.replace("(nats)", "(nats, root scale)")})
         limits(-0.0004 * most, most)
-        (axes.xaxis if axis == "x" else axes.yaxis).set_ticks(_root_ticks(most))
+        ticks = _root_ticks(most)  # each with the digits that it needs: equally long labels would run together
+        (axes.xaxis if axis == "x" else axes.yaxis).set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     else:
         limits(-0.02 * most, most)
 
