@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType
 from torch.utils._pytree import tree_map
 
 from qunlearn.errors import UnsupportedError
@@ -20,6 +19,7 @@ from qunlearn.quantum.circuit import Circuit
 from qunlearn.quantum.engines import torch_engine
 from qunlearn.quantum.engines.fused import runner
 from qunlearn.quantum.engines.memory import check_memory
+from qunlearn.quantum.transforms import check_one_forward_mode
 
 Dims = tuple[int | None, ...]
 
@@ -180,13 +180,7 @@ def _pushed(function: Callable[..., Any], primals: tuple[Tensor, ...], tangents:
     By two passes of reverse mode (the pullback is linear, and its pullback is the pushforward), because forward mode
     does not nest.
     """
-    # PyTorch runs the rule of a custom function without the tangents of an outer forward mode: they would be lost.
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    if sum(level.key() == TransformType.Jvp for level in stack) > 1:
-        raise UnsupportedError(
-            "expected at most one forward-mode derivative, got one inside another, which PyTorch does not support for "
-            "engine 'fused'; use torch.func.hessian, or jacrev inside, or engine='torch'"
-        )
+    check_one_forward_mode("engine 'fused'", ", or engine='torch'")
     given = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
     outputs, _ = _vjp(function, *primals)
     zeros = tree_map(torch.zeros_like, outputs)
