@@ -6,16 +6,19 @@ Engines, PennyLane, Qiskit and OpenQASM 3 all read this one description. Wire i 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from qunlearn.errors import CorruptFileError, InputError
+from qunlearn.quantum.channels import channel as channel_spec
 from qunlearn.quantum.gates import gate as gate_spec
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
+
+    from qunlearn.quantum.noise import NoiseModel
 
 FORMAT = 1
 
@@ -61,6 +64,27 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Channel:
+    """A channel of the table that strikes some wires after a gate.
+
+    Attributes:
+        name: a row of `CHANNELS`.
+        wires: on which it acts, together; one wire, or two for depolarizing.
+        strengths: its parameters, in the order of the table.
+        after: index of the gate after which it strikes, -1 for before the first. Where several strike after one
+            gate, they do in the order in which the circuit lists them.
+    """
+
+    name: str
+    wires: tuple[int, ...]
+    strengths: tuple[float, ...]
+    after: int
+
+    def __str__(self) -> str:
+        return f"{self.name}{list(self.wires)}"
+
+
+@dataclass(frozen=True)
 class Circuit:
     """A circuit at a given size: hashable, comparable, and a JSON round trip.
 
@@ -75,9 +99,12 @@ class Circuit:
         card: name of the card it was made from, or "".
         depth: number of layers.
         settings: the other knobs it was made with, as sorted (name, value) pairs.
+        channels: the noise between the gates; () for none.
+        readout: for each wire the probabilities (of reading 1 where it is 0, of reading 0 where it is 1); () for none.
 
     Raises:
-        InputError: for a gate outside the table, on wrong wires, or with a feature or weight out of range.
+        InputError: for a gate outside the table, on wrong wires, or with a feature or weight out of range; for a
+            channel outside its table, on wrong wires, or with strengths out of range.
     """
 
     qubits: int
@@ -89,6 +116,8 @@ class Circuit:
     card: str = ""
     depth: int = 0
     settings: tuple[tuple[str, str], ...] = field(default=())
+    channels: tuple[Channel, ...] = ()
+    readout: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.qubits < 1:
@@ -107,17 +136,25 @@ class Circuit:
                 raise InputError(
                     f"expected a Pauli string of {self.qubits} characters from I, X, Y, Z, got {observable!r}"
                 )
+        for number, channel in enumerate(self.channels):
+            self._check_channel(number, channel)
+        self._check_readout()
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.qubits, self.gates, self.observables, self.features, self.weights, self.amplitude))
+        noise = (self.channels, self.readout) if self.noisy else ()
+        return hash((self.qubits, self.gates, self.observables, self.features, self.weights, self.amplitude, *noise))
 
     def __hash__(self) -> int:
         return self._hash  # kept: engines look compiled circuits up on every call
 
     @cached_property
     def _json(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        data = asdict(self)
+        for key in ("channels", "readout"):  # left out where there are none, so that what was written stays the same
+            if not data[key]:
+                del data[key]
+        return json.dumps({"format": FORMAT, **data}, sort_keys=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without the kept hash, which differs between processes.
@@ -142,6 +179,62 @@ class Circuit:
         for factor in gate.angle.factors:
             if not 0 <= factor.feature < self.features:
                 raise InputError(f"{place}: expected a feature from 0 to {self.features - 1}, got {factor.feature}")
+
+    def _check_channel(self, number: int, channel: Channel) -> None:
+        place = f"channel {number} ({channel})"
+        spec, wires = channel_spec(channel.name), channel.wires
+        if len(set(wires)) != len(wires) or any(not 0 <= wire < self.qubits for wire in wires):
+            raise InputError(f"{place}: expected different wires from 0 to {self.qubits - 1}, got {list(wires)}")
+        if not -1 <= channel.after < len(self.gates):
+            raise InputError(f"{place}: expected after from -1 to {len(self.gates) - 1}, got {channel.after}")
+        spec.check(channel.strengths, len(wires))
+
+    def _check_readout(self) -> None:
+        if len(self.readout) not in (0, self.qubits):
+            raise InputError(f"expected readout errors of {self.qubits} wires or of none, got {len(self.readout)}")
+        for wire, pair in enumerate(self.readout):
+            if len(pair) != 2 or not all(0 <= share <= 1 for share in pair):
+                raise InputError(
+                    f"expected two probabilities from 0 to 1 as readout error of wire {wire}, P(read 1 | 0) and "
+                    f"P(read 0 | 1), got {pair!r}"
+                )
+
+    @property
+    def noisy(self) -> bool:
+        """Whether it has channels or readout errors."""
+        return bool(self.channels or self.readout)
+
+    @cached_property
+    def steps(self) -> tuple[Gate | Channel, ...]:
+        """Gates and channels, in the order in which they act."""
+        struck: dict[int, list[Channel]] = {}
+        for channel in self.channels:
+            struck.setdefault(channel.after, []).append(channel)
+        found: list[Gate | Channel] = [*struck.get(-1, [])]
+        for number, gate in enumerate(self.gates):
+            found += [gate, *struck.get(number, [])]
+        return tuple(found)
+
+    def without_noise(self) -> Circuit:
+        """The same circuit without channels and readout errors."""
+        return replace(self, channels=(), readout=()) if self.noisy else self
+
+    def with_noise(self, noise: NoiseModel | Mapping[str, Any]) -> Circuit:
+        """The same circuit with this noise, in place of any that it had.
+
+        >>> from qunlearn.quantum.card import load_circuit
+        >>> noisy = load_circuit("ring-cz", qubits=3).with_noise({"depolarizing": 0.01, "readout": 0.02})
+        >>> len(noisy.channels), noisy.readout[0]
+        (3, (0.02, 0.02))
+
+        Args:
+            noise: a `NoiseModel`, or a table such as ``{"depolarizing": 0.01, "after": "two-qubit"}`` (see
+                `NoiseModel.read`). Noise of strength zero leaves no trace.
+        """
+        from qunlearn.quantum.noise import NoiseModel
+
+        model = noise if isinstance(noise, NoiseModel) else NoiseModel.read(noise)
+        return model.apply(self)
 
     def to_json(self) -> str:
         """The circuit as JSON text, from which `from_json` makes an equal one."""
@@ -213,6 +306,8 @@ def _read(text: str) -> Circuit:
         data["gates"] = tuple(_read_gate(row) for row in data["gates"])
         data["observables"] = tuple(data["observables"])
         data["settings"] = tuple((name, value) for name, value in data["settings"])
+        data["channels"] = tuple(_read_channel(row) for row in data.get("channels", ()))
+        data["readout"] = tuple((float(one), float(zero)) for one, zero in data.get("readout", ()))
         return Circuit(**data)
     except InputError:
         raise
@@ -226,3 +321,8 @@ def _read_gate(row: dict[str, Any]) -> Gate:
         factors = tuple(Factor(**factor) for factor in angle["factors"])
         angle = Angle(angle["scale"], factors, angle["weight"], angle["offset"])
     return Gate(row["name"], tuple(row["wires"]), angle, row["layer"])
+
+
+def _read_channel(row: dict[str, Any]) -> Channel:
+    strengths = tuple(float(value) for value in row["strengths"])
+    return Channel(row["name"], tuple(row["wires"]), strengths, row["after"])

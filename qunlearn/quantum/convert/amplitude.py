@@ -33,7 +33,10 @@ def rotation_tree(circuit: Circuit) -> Circuit:
                 "a rotation tree holds angles in their place, so take amplitude encoding without re-uploading"
             )
     tree = tuple(gate for wire in range(circuit.qubits) for gate in _uniformly_controlled(wire))
-    return dataclasses.replace(circuit, gates=tree + circuit.gates, features=2**circuit.qubits - 1, amplitude=False)
+    channels = tuple(dataclasses.replace(struck, after=struck.after + len(tree)) for struck in circuit.channels)
+    return dataclasses.replace(
+        circuit, gates=tree + circuit.gates, features=2**circuit.qubits - 1, amplitude=False, channels=channels
+    )
 
 
 def _uniformly_controlled(wire: int) -> list[Gate]:
