@@ -1,0 +1,30 @@
+"""A service on the loopback, and what a client finds in its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hardware.stub import StubService
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubService]:
+    """A service without faults, and an environment that leads to it; no account of the user's is in reach."""
+    pytest.importorskip("qiskit_ibm_runtime")
+    service = StubService()
+    lead_to(service, tmp_path, monkeypatch)
+    yield service
+    service.close()
+
+
+def lead_to(service: StubService, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment so that a client comes to this service."""
+    from qiskit_ibm_runtime.accounts import management
+
+    for name, value in service.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(management, "_DEFAULT_ACCOUNT_CONFIG_JSON_FILE", str(home / ".qiskit" / "qiskit-ibm.json"))
