@@ -42,7 +42,8 @@ class Predictions:
         parameters: all parameters, flat ``(weights,)``, float64, in the order of ``named_parameters``.
         periods: ``(weights,)``; an angle's period in radians, ``inf`` for a weight that isn't periodic.
         states: by set the states of the model's circuit ``(m, 2**qubits)``, complex64, for the m samples at
-            `state_positions`; empty where the model has no circuit, or one above 12 qubits.
+            `state_positions`; empty where the model has no circuit, one above 12 qubits, or one that is noisy or
+            runs on a backend.
     """
 
     logits: Arrays
@@ -164,7 +165,7 @@ def _batches(model: nn.Module, sets: dict[str, Dataset]) -> list[Tensor]:
 
 def _states(circuit: QuantumLayer | None, features: dict[str, Tensor]) -> Arrays:
     """By set the states of the chosen samples; none of a large circuit, or of an empty set."""
-    if circuit is None or circuit.circuit.qubits > STATE_QUBITS:
+    if circuit is None or circuit.circuit.qubits > STATE_QUBITS or _runs_elsewhere(circuit):
         return {}
     rows = {name: x[torch.from_numpy(state_positions(len(x))).to(x.device)] for name, x in features.items() if len(x)}
     if not rows:
@@ -176,6 +177,12 @@ def _states(circuit: QuantumLayer | None, features: dict[str, Tensor]) -> Arrays
 def _circuit(model: nn.Module) -> QuantumLayer | None:
     layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
     return layers[0] if len(layers) == 1 else None
+
+
+def _runs_elsewhere(circuit: QuantumLayer) -> bool:
+    """Whether it has no pure states to look at: noise strikes, or a backend runs it."""
+    noisy: bool = getattr(circuit.circuit, "noisy", False)
+    return noisy or getattr(circuit, "backend", None) is not None
 
 
 def _like(model: nn.Module, x: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 PATTERNS = Literal["none", "linear", "reverse-linear", "ring", "all", "star", "pairs"]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -103,7 +105,65 @@ class RunConfig(Section):
     together: Positive = Field(
         20, description="seeds computed at once, at most, where models allow it and gain by it; 1: one by one"
     )
+    shots: Annotated[int, Field(ge=0)] = Field(
+        0, description="measurements of every circuit; 0: exact expectation values (see `noise.during`)"
+    )
+    backend: str | None = Field(
+        None, description='what runs the circuits in the engine\'s place, such as "lightning.qubit" or "aer"'
+    )
     workers: Positive | None = Field(None, description="worker processes; cores divided by threads where not given")
+
+
+class NoiseConfig(Section):
+    """Noise of the circuits; there is none unless a strength is above 0, or a device or relaxation times are given."""
+
+    depolarizing: Strength = Field(0.0, description="probability that a gate leaves its qubits fully mixed")
+    amplitude_damping: Strength = Field(0.0, description="probability that an excited qubit falls back to 0")
+    phase_damping: Strength = Field(0.0, description="probability that a qubit loses its phase")
+    bit_flip: Strength = Field(0.0, description="probability that a qubit is flipped")
+    phase_flip: Strength = Field(0.0, description="probability that the phase of a qubit is flipped")
+    t1: Duration | None = Field(None, description="relaxation time in microseconds; with `t2` and `gate_time`")
+    t2: Duration | None = Field(None, description="dephasing time in microseconds, at most twice `t1`")
+    gate_time: NotNegative | None = Field(None, description="how long qubits relax at every place, in microseconds")
+    readout: Strength = Field(0.0, description="probability that a measured bit is read wrong")
+    after: str = Field(
+        "two-qubit",
+        description='where noise strikes: after every "gate", "one-qubit", "two-qubit", a gate by its name, after the '
+        '"encoding", every "layer", or once at the "start" or "end"',
+    )
+    device: str | None = Field(
+        None, description='a fake backend, such as "fake_manila", whose calibration is the noise, alone'
+    )
+    during: Literal["evaluation", "all"] = Field(
+        "evaluation",
+        description='what noise, shots and backend bear on: "evaluation": predictions of models that were trained and '
+        'unlearned exactly; "all": training and unlearning, too',
+    )
+
+    @property
+    def strikes(self) -> bool:
+        """Whether there is any noise."""
+        shares = ("depolarizing", "amplitude_damping", "phase_damping", "bit_flip", "phase_flip", "readout")
+        return any(getattr(self, name) for name in (*shares, "gate_time", "device"))
+
+    @model_validator(mode="after")
+    def _relaxation_is_whole(self) -> NoiseConfig:
+        given = {name: getattr(self, name) for name in ("t1", "t2", "gate_time")}
+        if missing := [name for name, value in given.items() if value is None]:
+            if len(missing) < len(given):
+                raise ValueError(f"expected `t1`, `t2` and `gate_time` together, got no {' and no '.join(missing)}")
+        elif given["t2"] > 2 * given["t1"]:
+            raise ValueError(f"expected t2 of at most 2 t1 = {2 * given['t1']:g}, got {given['t2']:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _device_is_alone(self) -> NoiseConfig:
+        if self.device is not None and NoiseConfig(**self.model_dump(exclude={"device", "during"})).strikes:
+            raise ValueError(
+                f"expected a device or strengths, got {self.device!r} and strengths; the calibration of a device is "
+                "all of its noise, so remove one of the two"
+            )
+        return self
 
 
 class PluginsConfig(Section):
@@ -129,6 +189,7 @@ class Settings(Section):
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     tuning: TuningConfig = Field(default_factory=lambda: TuningConfig())
     run: RunConfig = Field(default_factory=lambda: RunConfig())
+    noise: NoiseConfig = Field(default_factory=lambda: NoiseConfig())
     plugins: PluginsConfig = Field(default_factory=lambda: PluginsConfig())
 
     @model_validator(mode="after")
@@ -150,6 +211,31 @@ class Settings(Section):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON data, in the order of the file, with every default filled in."""
+        """The settings as JSON data, in the order of the file, with every default filled in.
+
+        But of noise, shots and backend only what is set: a study without them is what it was before they could be.
+        """
         data: dict[str, Any] = json.loads(self.model_dump_json())
+        data["noise"] = json.loads(self.noise.model_dump_json(exclude_defaults=True))
+        if not data["noise"]:
+            del data["noise"]
+        for key in ("shots", "backend"):
+            if not data["run"][key]:
+                del data["run"][key]
+        return data
+
+    def settled(self) -> dict[str, Any]:
+        """`to_dict` of one cell of a grid: what bears on nothing there is left out, so that equal cells are equal.
+
+        ``noise`` holds what is not zero, ``after`` where something strikes there, and ``during`` where there is
+        noise, or shots or a backend; nothing is left of it in a cell that computes exactly.
+        """
+        data = self.to_dict()
+        found = data.pop("noise", {})
+        idle = {"after", "during"} if self.noise.gate_time else {"after", "during", "t1", "t2"}
+        kept = {key: value for key, value in found.items() if value and key not in idle}
+        if set(kept) - {"device", "readout"}:
+            kept["after"] = self.noise.after
+        if kept or self.run.shots or self.run.backend:
+            data["noise"] = {**kept, "during": self.noise.during}
         return data

@@ -19,6 +19,7 @@ from qunlearn.data import Dataset, Split
 from qunlearn.evaluation import Judge, predict
 from qunlearn.methods import Unlearned
 from qunlearn.methods.unlearn import unlearn_all
+from qunlearn.study.conditions import conditions, trained, under
 from qunlearn.study.executors import START_UP
 from qunlearn.study.plan import Plan
 from qunlearn.study.prepare import model_of, recipe_of, split_of
@@ -32,6 +33,8 @@ REPORT = 8.0
 BATCHES = 8
 #: Epochs that are timed, so that what happens once weighs less.
 EPOCHS = 3
+#: Samples that a circuit with noise, shots or a backend is timed on; it is slow, and how slow need not be known well.
+FEW = 16
 
 
 @dataclass(frozen=True)
@@ -115,17 +118,17 @@ class _Meter:
 
     def _epoch(self, task: Task, split: Split, size: int) -> _Cost:
         """Of training, for one sample."""
-        key = f"{size} {_model_key(task)}"
+        key = f"{size} {_model_key(task, trained(task.settings))}"
         if key not in self.epochs:
-            part = _thin(split.original, _samples(task, len(split.original)))
-            recipe = dataclasses.replace(recipe_of(task.settings), epochs=EPOCHS, patience=None)
-            models, seeds = [model_of(task.settings, split.train, seed) for seed in range(size)], range(size)
-            first = _thin(part, recipe.batch_size)
+            part, epochs = _thin(split.original, _samples(task, len(split.original))), _epochs(task)
+            recipe = dataclasses.replace(recipe_of(task.settings), epochs=epochs, patience=None)
+            models, seeds = [_at_work(task, split, seed) for seed in range(size)], range(size)
+            first = _thin(part, min(recipe.batch_size, len(part)))
             fit_all(models, first, None, recipe, seeds=seeds, progress=_silent)  # the first is slower
             start = _now(task)
             validation = of_classes(split.validation, split.retain)
             fit_all(models, part, validation, recipe, seeds=seeds, progress=_silent)
-            self.epochs[key] = _Cost((_now(task) - start) / (size * len(part) * EPOCHS), 1.0)
+            self.epochs[key] = _Cost((_now(task) - start) / (size * len(part) * epochs), 1.0)
         return self.epochs[key]
 
     def _unlearning(self, task: Task, split: Split, size: int) -> _Cost:
@@ -144,9 +147,9 @@ class _Meter:
 
     def _one_epoch(self, task: Task, split: Split, method: Any, size: int) -> _Cost:
         share = _samples(task, len(split.train)) / len(split.train)
-        part, models, epochs = _share(split, share), [_fitted(task, split)] * size, 1
+        part, models, epochs = _share(split, share), [_at_work(task, split)] * size, 1
         if hasattr(method, "epochs"):
-            epochs = min(EPOCHS, method.epochs)
+            epochs = min(_epochs(task), method.epochs)
             method = dataclasses.replace(method, epochs=epochs)
         times = []
         for timed in ("none", method):
@@ -160,7 +163,7 @@ class _Meter:
         return _Cost(max(times[1] - times[0], 0.0) / size, gradients).times(1 / (share * epochs))
 
     def _evaluation(self, task: Task, split: Split) -> _Cost:
-        key = canonical([_model_key(task), task.request, len(task.retrained)])
+        key = canonical([_model_key(task, task.settings), task.request, len(task.retrained)])
         if key not in self.evaluations:
             model = _fitted(task, split)
             known = predict(model, split)
@@ -168,7 +171,7 @@ class _Meter:
             judge(model)  # the first finds what is the same for all methods
             start = _now(task)
             judge(model)
-            self.evaluations[key] = _Cost(_now(task) - start)
+            self.evaluations[key] = _Cost(_now(task) - start + _predicting(task, model, split))
         return self.evaluations[key]
 
 
@@ -177,16 +180,40 @@ def expected_epochs(epochs: int, patience: int | None) -> float:
     return epochs if patience is None or patience >= epochs else patience + (epochs - patience) / 6
 
 
-def _fitted(task: Task, split: Split) -> nn.Module:
+def _fitted(task: Task, split: Split, seed: int = 0) -> nn.Module:
     """An untrained model that has seen the data, as far as it needs to."""
-    model: Any = model_of(task.settings, split.train, 0)
+    model: Any = model_of(task.settings, split.train, seed)
     if hasattr(model, "fit"):
         model.fit(split.train.x)
     return model  # type: ignore[no-any-return]
 
 
+def _at_work(task: Task, split: Split, seed: int = 0) -> nn.Module:
+    """The same as it is trained and unlearned, with the noise of its cell if that bears on training."""
+    return under(_fitted(task, split, seed), trained(task.settings), seed)
+
+
+def _predicting(task: Task, model: nn.Module, split: Split) -> float:
+    """Seconds that predictions on all sets take longer because of noise, shots or a backend."""
+    if not conditions(task.settings):
+        return 0.0
+    some = _thin(split.retain, FEW).x
+    slow = under(model, task.settings, 0).eval()
+    with torch.no_grad():
+        slow(some)  # the first is slower
+        start = _now(task)
+        slow(some)
+        taken = _now(task) - start
+    return taken * sum(len(data) for data in split.sets().values()) / len(some)
+
+
 def _samples(task: Task, available: int) -> int:
-    return min(available, BATCHES * int(task.settings["training"]["batch_size"]))
+    batch = int(task.settings["training"]["batch_size"])
+    return min(available, FEW if conditions(trained(task.settings)) else BATCHES * batch)
+
+
+def _epochs(task: Task) -> int:
+    return 1 if conditions(trained(task.settings)) else EPOCHS
 
 
 def _thin(data: Dataset, samples: int) -> Dataset:
@@ -208,9 +235,11 @@ def _mean(costs: list[_Cost]) -> _Cost:
     )
 
 
-def _model_key(task: Task) -> str:
-    parts = {key: task.settings[key] for key in ("model", "run")}
-    return canonical({**parts, "batch_size": task.settings["training"]["batch_size"]})
+def _model_key(task: Task, cell: dict[str, Any]) -> str:
+    """What models cost alike; how strong noise is changes nothing."""
+    parts = {key: cell[key] for key in ("model", "run")}
+    noise = {key: value if isinstance(value, str) else True for key, value in cell.get("noise", {}).items()}
+    return canonical({**parts, "noise": noise, "batch_size": task.settings["training"]["batch_size"]})
 
 
 def _now(task: Task) -> float:

@@ -16,7 +16,7 @@ OWN_AXES = ("request", "method", "seed")
 #: Keys that cannot be swept: they say how to run, not what.
 FIXED = ("run.workers", "run.together", "plugins.modules", "tuning.budget")
 #: Tables of which parts may be swept as one, for keys that change together.
-TABLES = ("model", "training")
+TABLES = ("model", "training", "noise")
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
         *tables, last = key.split(".")
         inner = data
         for table in tables:
-            inner = inner[table]
-        inner[last] = {**inner[last], **value} if key in TABLES and isinstance(value, dict) else value
+            inner = inner.setdefault(table, {})
+        inner[last] = {**inner.get(last, {}), **value} if key in TABLES and isinstance(value, dict) else value
     return Settings.model_validate(data)
 
 
@@ -139,3 +139,11 @@ def sweepable() -> tuple[str, ...]:
         fields = getattr(type(default), "model_fields", None)
         names += [f"{name}.{inner}" for inner in fields] if fields else [name]
     return (*(name for name in names if name not in FIXED), *TABLES)
+
+
+def column_of(name: str) -> str:
+    """How the tables call a swept key: ``noise_depolarizing`` for `noise.depolarizing`, ``shots`` for `run.shots`."""
+    table, _, key = name.partition(".")
+    if table == "noise":
+        return f"noise_{key}"
+    return key if name in ("run.shots", "run.backend") else name

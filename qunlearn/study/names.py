@@ -10,9 +10,12 @@ from qunlearn.data import available_datasets
 from qunlearn.errors import InputError, QunlearnError, UnknownNameError
 from qunlearn.quantum.card import find_card
 from qunlearn.quantum.engines import ENGINES
+from qunlearn.quantum.layer import QuantumLayer
+from qunlearn.study.conditions import conditions, noise_of, under
 from qunlearn.study.config import Settings
 from qunlearn.study.grid import StudyConfig
-from qunlearn.study.prepare import circuit_of
+from qunlearn.study.prepare import DTYPES, circuit_of
+from qunlearn.study.task import canonical
 
 _KNOBS = {"encoding": "circuit_encoding", "entanglement": "entanglement", "reupload": "reupload", "depth": "depth"}
 
@@ -27,8 +30,10 @@ def check_names(study: StudyConfig) -> None:
         _check(study, "run.engine", lambda name: _known("engine", name, ["auto", *ENGINES]), value)
     for choice in study.methods:
         _check(study, "method", methods.get, choice.to_config())
+    tried: set[str] = set()
     for cell in study.cells():
         _check_circuit(study, cell)
+        _check_conditions(study, cell, tried)
         if cell.run.engine == "fused" and cell.run.device != "cpu":
             raise InputError(
                 f"{study.where('run.engine')}: expected engine 'auto' or 'torch' on device {cell.run.device!r}, got "
@@ -66,3 +71,40 @@ def _check_circuit(study: StudyConfig, cell: Settings) -> None:
     except QunlearnError as error:
         refused = [key for knob, key in _KNOBS.items() if f"take {knob}=" in str(error)]
         raise InputError(f"{study.where('model.' + (refused or ['circuit'])[0])}: {error}") from error
+
+
+def _check_conditions(study: StudyConfig, cell: Settings, tried: set[str]) -> None:
+    """Refuse noise, shots and backends that the cell's circuit cannot run under; each pair of them is tried once."""
+    settings = cell.settled()
+    if not conditions(settings):
+        return
+    backend, device = cell.run.backend, cell.noise.device
+    if backend is not None and backend.startswith("ibm_"):
+        raise InputError(
+            f"{study.where('run.backend')}: expected a backend on this machine, got {backend!r}; run the study "
+            f"without it, then `qunlearn hardware plan runs/{study.name} --backend {backend}`"
+        )
+    if device is not None and not device.startswith("fake_"):
+        raise InputError(
+            f"{study.where('noise.device')}: expected a fake backend, such as 'fake_manila', got {device!r}; to take "
+            "the noise of a machine itself, run the study, then `qunlearn hardware plan`"
+        )
+    if cell.noise.strikes and backend is None and cell.run.engine in ("torch", "fused"):
+        raise InputError(
+            f"{study.where('run.engine')}: expected engine 'auto' with noise, got {cell.run.engine!r}, which knows "
+            "pure states alone"
+        )
+    key = canonical([settings["model"], conditions(settings), settings["run"]])
+    if cell.model.factory is None and key not in tried:
+        tried.add(key)
+        _try_conditions(study, cell, settings)
+
+
+def _try_conditions(study: StudyConfig, cell: Settings, settings: dict[str, Any]) -> None:
+    layer = QuantumLayer(circuit_of(settings), cell.run.engine, dtype=DTYPES[cell.run.dtype])
+    key = "run.backend" if cell.run.backend else "noise.device" if cell.noise.device else ""
+    key = key or ("noise.after" if noise_of(settings) else "run.shots")
+    try:
+        under(layer, settings, 0)
+    except QunlearnError as error:
+        raise InputError(f"{study.where(key)}: {error}") from error

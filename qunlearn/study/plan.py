@@ -12,8 +12,9 @@ from qunlearn import methods
 from qunlearn.data import ForgetRequest, Split
 from qunlearn.errors import InputError, QunlearnError
 from qunlearn.methods.base import GradientMethod
+from qunlearn.study.conditions import conditions, is_alone, is_condition, trained
 from qunlearn.study.config import Settings
-from qunlearn.study.grid import MethodChoice, StudyConfig
+from qunlearn.study.grid import MethodChoice, StudyConfig, column_of
 from qunlearn.study.names import check_names
 from qunlearn.study.plugins import import_plugins, source_hash
 from qunlearn.study.prepare import circuit_of, data_identity, model_identity, model_of, split_of
@@ -78,10 +79,11 @@ class _Cell:
     """One point of the grid with one request: the split, and the tasks on it."""
 
     def __init__(self, study: StudyConfig, cell: Settings, request: dict[str, Any]) -> None:
-        self.study, self.request = study, request
-        self.settings = cell.to_dict()
+        self.study, self.request, self.values = study, request, cell.model_dump(mode="json")
+        self.settings = cell.settled()
         for key in ("workers", "together"):  # the first changes no figure, the second is told by the units
             del self.settings["run"][key]
+        self.trained = trained(self.settings)
         self.split = self._split()
         self.together = study.settings.run.together
         self.identity = hash_of(self._identity())
@@ -130,14 +132,15 @@ class _Cell:
 
     def _identity(self) -> dict[str, Any]:
         try:
-            if obstacle(model_of(self.settings, self.split.train, 0)) is not None:
+            if is_alone(self.trained) or obstacle(model_of(self.trained, self.split.train, 0)) is not None:
                 self.together = 1
-            model = model_identity(self.settings)
+            model = model_identity(self.trained)
         except QunlearnError as error:
             raise InputError(f"{self.study.where('model.circuit')}: {error}") from error
         plugins = {name: source_hash(name) for name in self.settings["plugins"]["modules"]}
-        run = self.settings["run"]
-        return {"model": model, "training": self.settings["training"], "run": run, "plugins": plugins}
+        run = self.trained["run"]
+        found = {"model": model, "training": self.settings["training"], "run": run, "plugins": plugins}
+        return found | ({"noise": self.trained["noise"]} if "noise" in self.trained else {})
 
     def _entanglement(self) -> str | None:
         """The pattern of the two-qubit gates, also where it is the card's own."""
@@ -155,7 +158,7 @@ class _Cell:
         rules = {"protocol": self.split.protocol, "loop": LOOP_REVISION}
         determined = {"kind": kind, "identity": self.identity, "sets": sets, "rules": rules, "seed": seed}
         key = hash_of(determined | _group(group))
-        return Task(key, kind, self.settings, self.request, seed)
+        return Task(key, kind, self.trained, self.request, seed)
 
     def _tunings(self) -> Iterator[tuple[str, Task]]:
         """The tuning of every method that has something to search, by label."""
@@ -181,9 +184,9 @@ class _Cell:
                 "revision": tried[0].revision,
                 "tried": [one.hyperparameters() for one in tried],
             }
-            row = {**self._row(choice, original.seed), "request": label}
+            row = {**self._row(choice, original.seed, of_trial=False), "request": label}
             key = hash_of({**shared, "method": own})
-            task = Task(key, "tuning", self.settings, request, original.seed, original.key, (), config, row)
+            task = Task(key, "tuning", self.trained, request, original.seed, original.key, (), config, row)
             yield choice.label, task
 
     def _trial(
@@ -202,13 +205,15 @@ class _Cell:
         }
         if tuning is not None:
             determined["tuning"] = tuning.key
+        if found := conditions(self.settings):
+            determined["conditions"] = found
         row, config = self._row(choice, seed), choice.to_config()
         key = hash_of({**determined, **_group(group), "row": row})
         row = {"study": row["study"], "trial": key, **row}
         chosen_by = tuning.key if tuning else None
         return Task(key, "trial", self.settings, self.request, seed, original, retrained, config, row, chosen_by)
 
-    def _row(self, choice: MethodChoice, seed: int) -> dict[str, Any]:
+    def _row(self, choice: MethodChoice, seed: int, of_trial: bool = True) -> dict[str, Any]:
         data, model = self.settings["data"], self.settings["model"]
         hybrid = model["factory"] is None
         row = {
@@ -227,7 +232,9 @@ class _Cell:
             "seed": seed,
         }
         swept = [name for name in self.study.swept() if name not in _COLUMNS]
-        return row | {name: _lookup(self.settings, name) for name in swept}
+        if not of_trial and self.trained != self.settings:  # what is tuned exactly serves every noise
+            swept = [name for name in swept if not is_condition(name)]
+        return row | {column_of(name): _lookup(self.values, name) for name in swept}
 
 
 def shared_out(items: Sequence[int], size: int) -> list[tuple[int, ...]]:

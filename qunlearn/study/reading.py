@@ -25,7 +25,11 @@ _EXPECTED = {
     "dict_type": "a table",
     "finite_number": "a finite number",
 }
-_BOUNDS = {"greater_than_equal": ("ge", "at least"), "greater_than": ("gt", "more than")}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+}
 _BASES = {"fraction", "class", "ids"}
 
 

@@ -17,6 +17,7 @@ from qunlearn.methods import Unlearned
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.models import load_model
 from qunlearn.models.files import model_files
+from qunlearn.study.conditions import conditions, exact, seed_of, trained, under
 from qunlearn.study.prepare import model_of, split_of
 from qunlearn.study.store import Store
 from qunlearn.study.task import Kind, Task, Unit, canonical
@@ -104,7 +105,7 @@ def kept_as(task: Task) -> tuple[Kind, str]:
 
 
 def _train(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
-    fresh = [model_of(task.settings, split.train, task.seed) for task in tasks]
+    fresh = [_at_work(model_of(task.settings, split.train, task.seed), task) for task in tasks]
     seeds = [task.seed for task in tasks]
     start = time.perf_counter()
     if tasks[0].kind == "original":
@@ -122,7 +123,7 @@ def _train(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> li
 def _trained(task: Task, split: Split, model: nn.Module, counts: Counts, seconds: float) -> _Outcome:
     files = _model_files(task, model)
     if task.kind == "retrained":  # an original serves several requests, and each has sets of its own
-        files[PREDICTIONS] = predict(model, split).to_bytes()
+        files[PREDICTIONS] = _predict(model, task.settings, task.request, "retrained", task.key, split).to_bytes()
     why = obstacle(model)
     notes = [f"Several models like this are trained one by one: {why}."] if why else []
     content = {"config": task.settings, "seed": task.seed, "record": {"counts": vars(counts), "notes": notes}}
@@ -136,7 +137,7 @@ def _tune(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> lis
 def _tuned(task: Task, split: Split, store: Store) -> _Outcome:
     assert task.original is not None
     assert task.method is not None
-    model = restore(task.settings, "original", task.original, split, store)
+    model = _at_work(restore(task.settings, "original", task.original, split, store), task)
     tried = settings_of(task.settings, task.method, task.seed)
     start = time.perf_counter()
     record = tune(model, split, tried, task.seed)
@@ -150,7 +151,7 @@ def _run_trials(tasks: Sequence[Task], split: Split, store: Store, folder: str) 
         return [functools.partial(_retrained, task, split, store, folder) for task in tasks]
     tuned = _choice(tasks[0], store)
     method = {**tasks[0].method, **(tuned["hyperparameters"] if tuned else {})}
-    models = [_original(task, split, store) for task in tasks]
+    models = [_at_work(_original(task, split, store), task) for task in tasks]
     found = unlearn_all(models, split, method=method, seeds=[task.seed for task in tasks], progress=_silent)
     return [
         one if isinstance(one, Exception) else functools.partial(_unlearned, task, one, split, store, folder)
@@ -164,7 +165,7 @@ def _choice(task: Task, store: Store) -> dict[str, Any] | None:
 
 
 def _unlearned(task: Task, unlearned: Unlearned, split: Split, store: Store, folder: str) -> _Outcome:
-    figures = _figures(task, unlearned.model, split, store, folder)
+    figures = _figures(task, _said(task, unlearned.model, split, store, folder), store, folder)
     record = unlearned.record.to_dict()
     seconds = record.pop("seconds")
     if tuned := _choice(task, store):
@@ -176,15 +177,44 @@ def _unlearned(task: Task, unlearned: Unlearned, split: Split, store: Store, fol
 
 def _retrained(task: Task, split: Split, store: Store, folder: str) -> _Outcome:
     key = task.retrained[0]
-    figures = _figures(task, _retrained_predictions(str(store.root), key), split, store, folder)
+    figures = _figures(task, _predictions(str(store.root), "retrained", key, *_place(task), folder), store, folder)
     record = {"method": "retrain", **store.result("retrained", key)["record"]}
     return _outcome(task, figures, record, store.seconds("retrained", key), None)
 
 
-def _figures(task: Task, model: nn.Module | Predictions, split: Split, store: Store, folder: str) -> dict[str, float]:
+def _figures(task: Task, found: Predictions, store: Store, folder: str) -> dict[str, float]:
     assert task.original is not None
-    cell, request = canonical(task.settings), canonical(task.request)
-    return _judge(str(store.root), task.original, task.retrained, cell, request, folder)(model)
+    return _judge(str(store.root), task.original, task.retrained, *_place(task), folder)(found)
+
+
+def _said(task: Task, model: nn.Module, split: Split, store: Store, folder: str) -> Predictions:
+    """The predictions of what a method left; of the untouched original those that it is judged beside."""
+    kind, key = kept_as(task)
+    if kind == "original":
+        return _predictions(str(store.root), kind, key, *_place(task), folder)
+    return _predict(model, task.settings, task.request, kind, key, split)
+
+
+def _place(task: Task) -> tuple[str, str]:
+    """Cell and request of a task, as caches take them."""
+    return canonical(task.settings), canonical(task.request)
+
+
+def _at_work(model: nn.Module, task: Task) -> nn.Module:
+    """The model as it is trained or unlearned in the task: exactly, or under the conditions of its cell."""
+    cell = trained(task.settings)
+    return under(model, cell, seed_of(cell, task.key)) if conditions(cell) else model
+
+
+def _predict(
+    model: nn.Module, settings: dict[str, Any], request: dict[str, Any], kind: Kind, key: str, split: Split
+) -> Predictions:
+    """What a kept model says under the conditions of a cell; what is drawn for it is the same whoever asks."""
+    if not conditions(settings):
+        return predict(model, split)
+    bare = model_of(exact(settings), split.train, 0)
+    bare.load_state_dict(model.state_dict())
+    return predict(under(bare, settings, seed_of(settings, kind, key, request)), split)
 
 
 def _outcome(
@@ -205,16 +235,21 @@ def _model_files(task: Task, model: nn.Module) -> dict[str, bytes]:
 
 
 @functools.lru_cache(maxsize=256)
-def _retrained_predictions(root: str, key: str) -> Predictions:
-    return Predictions.load(Store(root).folder("retrained", key) / PREDICTIONS)
+def _predictions(root: str, kind: Kind, key: str, settings: str, request: str, folder: str) -> Predictions:
+    """What an original or a retrained model says in a cell; those of retrained models are kept with them."""
+    cell, store = json.loads(settings), Store(root)
+    if kind == "retrained" and trained(cell) == cell:
+        return Predictions.load(store.folder("retrained", key) / PREDICTIONS)
+    split = split_of(cell, json.loads(request), folder)
+    return _predict(restore(cell, kind, key, split, store), cell, json.loads(request), kind, key, split)
 
 
 @functools.lru_cache(maxsize=64)
 def _judge(root: str, original: str, retrained: tuple[str, ...], settings: str, request: str, folder: str) -> Judge:
-    cell, store = json.loads(settings), Store(root)
-    split = split_of(cell, json.loads(request), folder)
-    before = predict(restore(cell, "original", original, split, store), split)
-    return Judge(split, original=before, retrained=[_retrained_predictions(root, key) for key in retrained])
+    split = split_of(json.loads(settings), json.loads(request), folder)
+    before = _predictions(root, "original", original, settings, request, folder)
+    others = [_predictions(root, "retrained", key, settings, request, folder) for key in retrained]
+    return Judge(split, original=before, retrained=others)
 
 
 def _original(task: Task, split: Split, store: Store) -> nn.Module:

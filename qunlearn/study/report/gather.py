@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from qunlearn.errors import InputError
-from qunlearn.study.grid import sweepable
+from qunlearn.study.grid import column_of, sweepable
 from qunlearn.study.report.material import KEYS, REPEATS, Material
 from qunlearn.study.results import load_study
 
@@ -26,7 +26,8 @@ def gather(study_dir: str | Path) -> Material:
     if not done:
         raise InputError(f"expected at least one finished trial in {str(study_dir)!r}, got none; run the study first")
     records = study.table()
-    swept = [name for name in sweepable() if name in records and name not in KEYS]
+    columns = [column_of(name) for name in sweepable()]
+    swept = [name for name in columns if name in records and name not in KEYS]
     fixed = [key for key in KEYS if key not in REPEATS and key in records]
     return Material(
         name=study.name,

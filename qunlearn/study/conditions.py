@@ -1,0 +1,103 @@
+"""Under which conditions a cell's circuits run: exactly, with noise, with shots, on a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from qunlearn.study.task import hash_of
+
+if TYPE_CHECKING:
+    from qunlearn.quantum.noise import NoiseModel
+
+KEYS = ("shots", "backend")
+"""What of ``[run]`` is a condition."""
+CHANNELS = {
+    "depolarizing": "depolarizing",
+    "amplitude_damping": "amplitude-damping",
+    "phase_damping": "phase-damping",
+    "bit_flip": "bit-flip",
+    "phase_flip": "phase-flip",
+}
+"""Keys of ``[noise]`` that are strengths of one channel each."""
+MOST_TOGETHER = 5  # a density matrix on 5 qubits is as large as a state on 10, above which replicas gain nothing
+
+
+def conditions(settings: dict[str, Any]) -> dict[str, Any]:
+    """What of a cell is not exact: ``noise`` (with ``during``), ``shots``, ``backend``; empty where all is.
+
+    Args:
+        settings: as `Settings.settled` gives them.
+    """
+    found = {key: settings["run"][key] for key in KEYS if key in settings["run"]}
+    return {"noise": settings["noise"], **found} if "noise" in settings else found
+
+
+def is_condition(name: str) -> bool:
+    """Whether the key of that dotted name is one of them."""
+    table, _, key = name.partition(".")
+    return table == "noise" or (table == "run" and key in KEYS)
+
+
+def exact(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same cell without noise, shots and backend."""
+    rest = {key: value for key, value in settings.items() if key != "noise"}
+    return {**rest, "run": {key: value for key, value in settings["run"].items() if key not in KEYS}}
+
+
+def trained(settings: dict[str, Any]) -> dict[str, Any]:
+    """The cell in which the models are trained and unlearned: exact unless ``noise.during`` is "all"."""
+    return settings if settings.get("noise", {}).get("during") == "all" else exact(settings)
+
+
+def is_alone(settings: dict[str, Any]) -> bool:
+    """Whether models of a cell are computed one by one: what is drawn needs a seed each, large density matrices room.
+
+    Args:
+        settings: of a cell in which models are trained.
+    """
+    found, model = conditions(settings), settings["model"]
+    large = model["factory"] is not None or model["qubits"] > MOST_TOGETHER
+    return any(key in found for key in KEYS) or (bool(found) and large)
+
+
+def under(model: nn.Module, settings: dict[str, Any], seed: int) -> nn.Module:
+    """A copy of a model whose circuits run under the conditions of a cell; the model itself where all is exact.
+
+    Args:
+        model: one that runs exactly; recipe and state of the copy are its own.
+        settings: of the cell.
+        seed: of what shots, trajectories and backends draw.
+
+    Raises:
+        QunlearnError: for conditions that the circuits cannot run under.
+    """
+    found = conditions(settings)
+    if not found:
+        return model
+    from qunlearn.models.execution import with_backend
+
+    return with_backend(model, found.get("backend"), shots=found.get("shots"), noise=noise_of(settings), seed=seed)
+
+
+def noise_of(settings: dict[str, Any]) -> NoiseModel | str | None:
+    """The noise of a cell: a model of it, the name of the device whose calibration it is, or None."""
+    noise = settings.get("noise", {})
+    if "device" in noise:
+        return str(noise["device"])
+    strengths = {channel: noise[key] for key, channel in CHANNELS.items() if key in noise}
+    if not strengths and "gate_time" not in noise and "readout" not in noise:
+        return None
+    from qunlearn.quantum.noise import NoiseModel, Strike
+
+    strikes = [Strike(channel, (strength,), noise["after"]) for channel, strength in strengths.items()]
+    if "gate_time" in noise:
+        times = tuple(noise[key] for key in ("t1", "t2", "gate_time"))
+        strikes.append(Strike("thermal-relaxation", times, noise["after"]))
+    return NoiseModel(tuple(strikes), noise.get("readout", 0.0))
+
+
+def seed_of(settings: dict[str, Any], *owner: Any) -> int:
+    """The seed of what is drawn for one owner, such as the key of a model, under a cell's conditions."""
+    return int(hash_of([conditions(settings), *owner])[:8], 16)
