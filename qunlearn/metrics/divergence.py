@@ -38,9 +38,15 @@ def js(logits: Values, reference: Values) -> float:
 
     Source: Lin 1991.
     """
+    return mean(js_by_sample(logits, reference))
+
+
+def js_by_sample(logits: Values, reference: Values) -> Array:
+    """What `js` is the mean of: the divergence of each sample, ``(samples,)`` in nats."""
     log_p, log_q = (log_softmax(values) for values in pair(logits, reference))
     log_m = np.logaddexp(log_p, log_q) - LN2
-    return mean(np.minimum((_kl_rows(log_p, log_m) + _kl_rows(log_q, log_m)) / 2, LN2))
+    rows: Array = np.minimum((_kl_rows(log_p, log_m) + _kl_rows(log_q, log_m)) / 2, LN2)
+    return rows
 
 
 def kl_published(logits: Values, reference: Values) -> float:

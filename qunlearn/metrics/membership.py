@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -92,6 +94,45 @@ def membership_auc(forget: Values, forget_y: Values, holdout: Values, holdout_y:
     the NeurIPS 2023 unlearning challenge, by weights instead of by drawing.
     """
     members, others = confidence(forget), confidence(holdout)
+    weights = class_weights(labels(forget_y, members.size), labels(holdout_y, others.size))
+    return weighted_auc(members, others, *weights)
+
+
+def calibrated_membership_auc(
+    forget: Values,
+    forget_y: Values,
+    holdout: Values,
+    holdout_y: Values,
+    references_forget: Sequence[Values],
+    references_holdout: Sequence[Values],
+) -> float:
+    """`membership_auc` of an attacker who knows how hard each sample is, from models that never saw the forget set.
+
+    The score is the confidence of the attacked model less the mean confidence of the reference models on the same
+    sample, so that a sample on which every model is confident says nothing about membership.
+
+    Args:
+        forget: logits of the forget set, ``(samples, classes)``.
+        forget_y: its class numbers ``(samples,)``.
+        holdout: logits of samples never trained on, ``(samples, classes)``.
+        holdout_y: their class numbers ``(samples,)``.
+        references_forget: logits of each reference model on the forget set.
+        references_holdout: of the same models on the samples never trained on.
+
+    Returns:
+        In [0, 1]; NaN without reference models, or if no class has both members and non-members.
+
+    Source: Watson, Guo, Cormode and Sablayrolles 2022, arXiv 2111.08440 (difficulty calibration); the classes are
+    matched as in `membership_auc`.
+    """
+    if len(references_forget) != len(references_holdout):
+        raise InputError(
+            f"expected each reference model on both sets, got {len(references_forget)} and {len(references_holdout)}"
+        )
+    if not references_forget:
+        return float("nan")
+    members = confidence(forget) - np.mean([confidence(logits) for logits in references_forget], axis=0)
+    others = confidence(holdout) - np.mean([confidence(logits) for logits in references_holdout], axis=0)
     weights = class_weights(labels(forget_y, members.size), labels(holdout_y, others.size))
     return weighted_auc(members, others, *weights)
 

@@ -21,6 +21,14 @@ class Interval(NamedTuple):
     n: int
 
 
+class Bounds(NamedTuple):
+    """A figure with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class PredictionInterval(NamedTuple):
     """Where a further value falls with probability `coverage` (at least), from n values."""
 
@@ -80,6 +88,55 @@ def hierarchical_bootstrap(
     means = _resampled_means(samples, resamples, np.random.default_rng(np.random.SeedSequence(seed)))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(centre, float(low), float(high), count)
+
+
+def centred_bootstrap(
+    value: float, resampled: Values, level: float = 0.95, limits: Values = (-np.inf, np.inf)
+) -> Bounds:
+    """Percentile interval of resampled values, moved so that their mean is the figure itself.
+
+    For resamples that repeat noise which the figure holds already (the shots of a run, drawn again around what that
+    run gave): they scatter as the figure does, but around another mean.
+
+    Args:
+        value: the figure.
+        resampled: ``(resamples,)``; NaN is left out.
+        level: nominal coverage, in (0, 1).
+        limits: least and greatest possible value; the interval is cut to them.
+
+    Returns:
+        Bounds are NaN for fewer than two resamples, or where the figure is NaN.
+
+    Source: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 5.2 (the correction of bias).
+    """
+    sample, count = _present(resampled, level)
+    if count < 2 or np.isnan(value):
+        return Bounds(value, float("nan"), float("nan"))
+    moved = np.quantile(sample, [(1 - level) / 2, (1 + level) / 2]) - sample.mean()
+    low, high = np.clip(value + moved, *column(limits, "limits"))
+    return Bounds(value, float(low), float(high))
+
+
+def kendall_tau(first: Values, second: Values) -> float:
+    """How far two lists put the same things into the same order: Kendall's tau-b.
+
+    tau = (concordant pairs - discordant pairs) / sqrt(pairs not tied in one * pairs not tied in the other).
+
+    Args:
+        first: ``(things,)``, one value a thing.
+        second: ``(things,)``, in the same order.
+
+    Returns:
+        1 for the same order, -1 for the reverse; NaN where one of the lists holds one value only.
+
+    Source: Kendall 1945, Biometrika 33, 239.
+    """
+    one, other = column(first, "first"), column(second, "second")
+    if one.shape != other.shape:
+        raise InputError(f"expected a value of each thing in both lists, got {one.size} and {other.size}")
+    signs = [np.sign(values[:, None] - values[None, :]) for values in (one, other)]
+    untied = np.prod([float(np.square(sign).sum()) for sign in signs])
+    return float((signs[0] * signs[1]).sum() / np.sqrt(untied)) if untied > 0 else float("nan")
 
 
 def prediction_interval(values: Values, level: float = 0.95) -> PredictionInterval:
