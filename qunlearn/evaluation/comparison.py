@@ -91,8 +91,9 @@ class Order:
 class Comparison:
     """Figures of models run in several ways, with intervals over samples and shots.
 
-    A resample draws the samples of every set anew (the same ones for all models and ways) and, with them, one of the
-    repeats of each run; its interval is `centred_bootstrap`, since a run and its repeats both hold the noise of shots.
+    A resample draws the samples of every set anew (the same ones for all models and ways), and for each of them one
+    of the repeats of its run: shots of different samples are independent, so a whole repeat drawn at once would count
+    their noise twice. Intervals are `centred_bootstrap`, since a run and its repeats both hold the noise of shots.
 
     Args:
         setting: which models and samples.
@@ -115,6 +116,7 @@ class Comparison:
             name: place[generator.integers(len(place), size=(resamples, len(place)))]
             for name, place in self._places.items()
         }
+        self._chance = {name: generator.random(drawn.shape) for name, drawn in self._drawn.items()}
         self._figures = {way.name: {model: self._of(way, model) for model in setting.roles} for way in ways}
 
     def entries(self) -> list[Entry]:
@@ -173,26 +175,28 @@ class Comparison:
 
     def _mean(self, name: str, parts: npt.NDArray[np.bool_ | np.float64]) -> tuple[float, Floats]:
         """The mean over samples of ``(1 + repeats, samples)``."""
-        resampled = parts[self._repeats(parts)[:, None], self._drawn[name]].mean(axis=1)
+        resampled = parts[self._repeats(parts, name), self._drawn[name]].mean(axis=1)
         return float(parts[0, self._places[name]].mean()), resampled.astype(np.float64)
 
     def _auc(self, scores: Mapping[str, Floats]) -> tuple[float, Floats]:
-        inside, outside = (scores[name] for name in ("forget", "holdout"))
-        value = self._one_auc(inside[0], outside[0], self._places["forget"], self._places["holdout"])
-        repeats = self._repeats(inside)
-        drawn = zip(repeats, self._drawn["forget"], self._drawn["holdout"], strict=True)
-        return value, np.array([self._one_auc(inside[r], outside[r], members, rest) for r, members, rest in drawn])
+        y = self.setting.labels
+        value = _one_auc(
+            *(score[0, self._places[name]] for name, score in scores.items()),
+            *(y[name][self._places[name]] for name in scores),
+        )
+        drawn = [score[self._repeats(score, name), self._drawn[name]] for name, score in scores.items()]
+        classes = [y[name][self._drawn[name]] for name in scores]
+        return value, np.array([_one_auc(*rows) for rows in zip(*drawn, *classes, strict=True)])
 
-    def _one_auc(
-        self, inside: Floats, outside: Floats, members: npt.NDArray[np.int64], rest: npt.NDArray[np.int64]
-    ) -> float:
-        weights = metrics.class_weights(self.setting.labels["forget"][members], self.setting.labels["holdout"][rest])
-        return metrics.weighted_auc(inside[members], outside[rest], *weights)
-
-    def _repeats(self, parts: npt.NDArray[np.bool_ | np.float64]) -> npt.NDArray[np.int64]:
-        """Which of the runs each resample takes: the repeats in turn, or the one run that there is."""
+    def _repeats(self, parts: npt.NDArray[np.bool_ | np.float64], name: str) -> npt.NDArray[np.int64]:
+        """Which of the runs each drawn sample takes: one of the repeats, or the one run that there is."""
         repeats = len(parts) - 1
-        return 1 + np.arange(self.resamples) % repeats if repeats else np.zeros(self.resamples, dtype=np.int64)
+        chosen = 1 + np.floor(self._chance[name] * repeats) if repeats else np.zeros_like(self._chance[name])
+        return chosen.astype(np.int64)
+
+
+def _one_auc(members: Floats, others: Floats, member_y: npt.NDArray[np.int64], other_y: npt.NDArray[np.int64]) -> float:
+    return metrics.weighted_auc(members, others, *metrics.class_weights(member_y, other_y))
 
 
 def _check(setting: Setting, way: Way) -> None:
