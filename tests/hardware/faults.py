@@ -11,20 +11,33 @@ from typing import Any
 import numpy as np
 
 # What may strike one request. "before": the service has done nothing; "after": it has done what was asked.
-STRIKES = ("lost_before", "lost_after", "error_before", "error_after", "throttled", "delayed")
+STRIKES = (
+    "lost_before",
+    "lost_after",
+    "error_before",
+    "error_after",
+    "garbled_after",
+    "echo_before",
+    "echo_after",
+    "throttled",
+    "delayed",
+)
 
 
 @dataclass(frozen=True)
 class Faults:
     """How often what goes wrong.
 
-    The first six are probabilities for one request for jobs or sessions; at most one of them strikes a request.
+    The first nine are probabilities for one request; at most one of them strikes it.
 
     Args:
         lost_before: The connection ends, and the service has done nothing.
         lost_after: The service does what was asked, and the connection ends without an answer.
         error_before: An answer 500, 502, 503 or 504, and nothing done.
         error_after: The same answer, but what was asked has been done.
+        garbled_after: What was asked has been done, but the answer is a page of some machine on the way.
+        echo_before: The answer to the submission of a job is that to the former one, and nothing done.
+        echo_after: The same, but the job has been accepted.
         throttled: An answer 429, and nothing done.
         delayed: The answer comes after ``delay`` seconds of the service's clock.
         delay: Seconds, see above.
@@ -42,6 +55,9 @@ class Faults:
     lost_after: float = 0.0
     error_before: float = 0.0
     error_after: float = 0.0
+    garbled_after: float = 0.0
+    echo_before: float = 0.0
+    echo_after: float = 0.0
     throttled: float = 0.0
     delayed: float = 0.0
     delay: float = 5.0
@@ -58,7 +74,8 @@ class Faults:
         """A mixture: each kind is absent in about half of the mixtures, and frequent in the others."""
         generator = np.random.default_rng(seed)
         present = generator.random(len(STRIKES)) < 0.5
-        rates = generator.uniform(0.05, 0.2, len(STRIKES)) * present
+        rates = generator.uniform(0.05, 0.25, len(STRIKES)) * present
+        rates *= min(1.0, 0.5 / max(rates.sum(), 1e-9))
         often: dict[str, Any] = {name: float(rate) for name, rate in zip(STRIKES, rates, strict=True)}
         often |= {name: float(generator.uniform(0, 0.4) * (generator.random() < 0.5)) for name in ("repeated",)}
         often |= {

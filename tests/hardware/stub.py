@@ -130,7 +130,7 @@ class StubService:
 
     Args:
         devices: Its machines.
-        faults: What goes wrong, how often; requests for devices, accounts and tokens always go well.
+        faults: What goes wrong, how often; only keys are exchanged without any fault.
         now: Its clock, in seconds since the epoch.
         wait: Waits on that clock, for delayed answers.
         queue: Seconds from accepting a job to running it.
@@ -156,6 +156,8 @@ class StubService:
         self.struck: Counter[str] = Counter()
         # Called with the method, the path and "before" or "after"; may raise `LostError`, or kill the one who asks.
         self.watch: Callable[[str, str, str], None] = lambda *_: None
+        # The answer to the last submission.
+        self.former: Answer | None = None
         self._answers: dict[str, tuple[float, Answer]] = {}
         self._numbers = itertools.count()
         self._lock = threading.RLock()
@@ -389,24 +391,37 @@ class _Handler(BaseHTTPRequestHandler):
         """The answer, or what a fault makes of it."""
         stub, method = self.stub, self.command
         stub.requests[f"{method} {re.sub('(job|session)-[0-9]+', 'N', path)}"] += 1
-        if path != "/identity/token" and not self._known():
+        if path == "/identity/token":  # the client makes a pause of a minute of real time after a fault there
+            return stub.answer(method, path, query, body)
+        if not self._known():
             return problem(401, 1200, "not authorized")
         submission = (method, path) == ("POST", "/jobs")
-        exposed = path.startswith(("/jobs", "/sessions"))
-        strike = stub.fate.strike(submission=submission) if exposed else ""
+        strike = stub.fate.strike(submission=submission)
         stub.struck[strike] += bool(strike)
         stub.watch(method, path, "before")
         if strike == "lost_before":
             raise LostError
         if strike in ("error_before", "throttled"):
             return problem(429 if strike == "throttled" else stub.fate.status(), 1500, "in trouble")
+        former = stub.former if submission else None
+        if strike == "echo_before" and former:
+            return former
         answer = stub.stale(method, path, stub.answer(method, path, query, body))
+        stub.former = answer if submission else stub.former
         stub.watch(method, path, "after")
+        return self._spoilt(strike, answer, former)
+
+    def _spoilt(self, strike: str, answer: Answer, former: Answer | None) -> Answer:
+        """The answer to what has been done, or what a fault makes of it."""
         if strike == "lost_after":
             raise LostError
         if strike == "delayed":
-            stub.wait(stub.faults.delay)
-        return problem(stub.fate.status(), 1500, "in trouble") if strike == "error_after" else answer
+            self.stub.wait(self.stub.faults.delay)
+        if strike == "echo_after" and former:
+            return former
+        if strike == "garbled_after":
+            return 200, "<html>Welcome to the guest network</html>"
+        return problem(self.stub.fate.status(), 1500, "in trouble") if strike == "error_after" else answer
 
     def _known(self) -> bool:
         return (self.headers.get("Authorization") or "").startswith("Bearer ")

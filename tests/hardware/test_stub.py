@@ -184,6 +184,27 @@ def test_what_strikes_a_submission(stub: StubService, strike: str, held: int) ->
     assert len(stub.by_tag("x")) == held
 
 
+@pytest.mark.parametrize(("strike", "held"), [("echo_before", 1), ("echo_after", 2)])
+def test_the_answer_to_another_submission(stub: StubService, strike: str, held: int) -> None:
+    backend = QiskitRuntimeService().backend("ibm_stub")
+    stub.fate.script(["", strike])
+
+    ids = [submit(backend, "x").job_id() for _ in range(2)]
+
+    assert ids[0] == ids[1]
+    assert len(stub.by_tag("x")) == held
+
+
+def test_a_garbled_answer(stub: StubService) -> None:
+    backend = QiskitRuntimeService().backend("ibm_stub")
+    stub.fate.script(["garbled_after"])
+
+    with pytest.raises(ValueError, match="Expecting value"):
+        submit(backend, "x")
+
+    assert len(stub.by_tag("x")) == 1
+
+
 def test_answers_come_twice(stub: StubService) -> None:
     clock = SimulatedClock()
     stub.now, stub.queue = clock.now, 10.0
