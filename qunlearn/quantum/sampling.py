@@ -146,6 +146,26 @@ def apply_readout(probabilities: NDArray[Any], readout: Sequence[tuple[float, fl
     return read
 
 
+def readout_mixture(words: Sequence[str], readout: Sequence[tuple[float, float]]) -> tuple[tuple[str, ...], Floats]:
+    """What misread Pauli strings are in terms of true ones: strings, and a matrix ``(strings, words)``.
+
+    ``values @ matrix`` are the means of what is read, if `values` ``(..., strings)`` are the true expectation values. A
+    letter on a wire with the errors (up, down) is read as (1 - up - down) times itself, plus (down - up) times I.
+    """
+    mixtures = []
+    for word in words:
+        mixture = {"": 1.0}
+        for wire, letter in enumerate(word):
+            up, down = readout[wire] if readout and letter != "I" else (0.0, 0.0)
+            grown = {found + letter: share * (1 - up - down) for found, share in mixture.items()}
+            if up != down:
+                grown |= {found + "I": share * (down - up) for found, share in mixture.items()}
+            mixture = grown
+        mixtures.append(mixture)
+    strings = tuple(dict.fromkeys(found for mixture in mixtures for found in mixture))
+    return strings, np.array([[mixture.get(found, 0.0) for mixture in mixtures] for found in strings])
+
+
 def _mask(word: str, qubits: int) -> int:
     """The bits of an index that a Pauli string reads."""
     if len(word) != qubits:

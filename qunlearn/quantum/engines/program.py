@@ -9,7 +9,7 @@ change of basis: RXX = (H x H) RZZ (H x H), CRX = H CRZ H on the target, and so 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -93,28 +93,37 @@ def compile_circuit(circuit: Circuit, prune: bool) -> Program:
     gates: Iterable[Gate] = circuit.gates
     if prune:
         gates = [gate for gate, live in zip(circuit.gates, live_gates(circuit), strict=True) if live]
-    drafts = Schedule(circuit.qubits).run(gates)
+    return assemble(circuit, Schedule(circuit.qubits).run(gates))
+
+
+def assemble(circuit: Circuit, drafts: list[Draft]) -> Program:
+    """The program of drafted stages; what stands in them may read features beyond those of the circuit."""
     tables = {"weights": Table(), "features": Table()}
     segments: dict[str, list[list[Turn]]] = {"weights": [], "features": []}
     whole = [n == 0 and not circuit.amplitude for n in range(len(drafts))]  # the first acts on |0...0>: a product state
-    stages = [_lay_out(d, segments, range(circuit.qubits) if w else None) for d, w in zip(drafts, whole, strict=True)]
+    laid = [lay_out(d.runs, segments, range(circuit.qubits) if w else None) for d, w in zip(drafts, whole, strict=True)]
     for group, table in tables.items():
-        _fill(table, segments[group])
-    merged = tuple(
-        replace(stage, monomial=_merge(draft.gates, circuit.qubits, tables))
-        for stage, draft in zip(stages, drafts, strict=True)
+        fill(table, segments[group], fixed(IDENTITY))
+    stages = tuple(
+        Stage(slots, blocks_of(wires, BLOCK), _merge(draft.gates, circuit.qubits, tables))
+        for (slots, wires), draft in zip(laid, drafts, strict=True)
     )
-    return Program(circuit, merged, tables)
+    return Program(circuit, stages, tables)
 
 
 def _group(angle: Angle | None) -> str:
     return "features" if angle is not None and angle.factors else "weights"
 
 
-def _lay_out(draft: Draft, segments: dict[str, list[list[Turn]]], whole: range | None) -> Stage:
-    """Reserve a matrix for every active wire, in as few slots as possible; in a `whole` stage for every wire."""
-    wires = list(whole) if whole else sorted(wire for wire, run in draft.runs.items() if run)
-    cut = [pieces(draft.runs.get(wire, [])) for wire in wires]
+def lay_out(
+    runs: dict[int, list[Turn]], segments: dict[str, list[list[Turn]]], whole: range | None
+) -> tuple[tuple[Slot, ...], list[int]]:
+    """Reserve a matrix for every active wire, in as few slots as possible; in a `whole` stage for every wire.
+
+    Returns the slots, and the active wires.
+    """
+    wires = list(whole) if whole else sorted(wire for wire, run in runs.items() if run)
+    cut = [pieces(runs.get(wire, [])) for wire in wires]
     orders = [("weights", "features"), ("features", "weights")]
     lengths = [max((len(p) + (bool(p) and p[0][0] != order[0]) for p in cut), default=0) for order in orders]
     best = int(np.argmin(lengths))
@@ -125,7 +134,7 @@ def _lay_out(draft: Draft, segments: dict[str, list[list[Turn]]], whole: range |
         for piece in cut:
             segments[group].append(piece.pop(0)[1] if piece and piece[0][0] == group else [])
         slots.append(Slot(group, start, start + len(wires)))
-    return Stage(tuple(slots), _blocks(wires), None)
+    return tuple(slots), wires
 
 
 def pieces(run: list[Turn]) -> list[tuple[str, list[Turn]]]:
@@ -138,8 +147,8 @@ def pieces(run: list[Turn]) -> list[tuple[str, list[Turn]]]:
     return found
 
 
-def _blocks(wires: list[int]) -> tuple[Block, ...]:
-    """Neighbouring wires together, in blocks of nearly equal size up to `BLOCK`."""
+def blocks_of(wires: list[int], largest: int) -> tuple[Block, ...]:
+    """Neighbouring wires together, in blocks of nearly equal size up to the largest."""
     spans: list[list[int]] = []
     for wire in wires:
         if not spans or wire != spans[-1][-1] + 1:
@@ -147,17 +156,17 @@ def _blocks(wires: list[int]) -> tuple[Block, ...]:
         spans[-1].append(wire)
     blocks, offset = [], 0
     for span in spans:
-        for part in np.array_split(span, -(-len(span) // BLOCK)):
+        for part in np.array_split(span, -(-len(span) // largest)):
             blocks.append(Block(int(part[0]), len(part), offset))
             offset += len(part)
     return tuple(blocks)
 
 
-def _fill(table: Table, segments: list[list[Turn]]) -> None:
+def fill(table: Table, segments: list[list[Turn]], identity: Turn) -> None:
     """Angles and terms of all segments, filled up with identities to one length."""
     length = max((len(segment) for segment in segments), default=0) or min(1, len(segments))
     filler = Angle(scale=0.0, factors=(), weight=None)
-    rows = [segment + [fixed(IDENTITY)] * (length - len(segment)) for segment in segments]
+    rows = [segment + [identity] * (length - len(segment)) for segment in segments]
     table.angles = [turn.angle or filler for row in rows for turn in row]
     if rows:
         table.terms = np.stack([np.stack([turn.terms for turn in row]) for row in rows])

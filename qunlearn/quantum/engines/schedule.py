@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qunlearn.quantum.circuit import Angle, Gate
 from qunlearn.quantum.gates import Matrix
@@ -32,9 +33,9 @@ REWRITE: dict[str, tuple[str, tuple[Matrix, Matrix]]] = {
 
 
 class Turn(NamedTuple):
-    """A one-wire factor: cos(angle) terms[0] + sin(angle) terms[1] + terms[2]; ``(3, 2, 2)``."""
+    """A one-wire factor: cos(angle) terms[0] + sin(angle) terms[1] + terms[2]; ``(3, 2, 2)``, or real ``(3, 4, 4)``."""
 
-    terms: Matrix
+    terms: NDArray[Any]
     angle: Angle | None = None
 
     @property
@@ -59,9 +60,12 @@ class Schedule:
         self.level = [0] * qubits  # the stage that a wire has reached
         self.closed = [False] * qubits  # whether its monomial step has touched the wire
 
-    def run(self, gates: Iterable[Gate]) -> list[Draft]:
-        """The stages of a sequence of gates, at least one."""
+    def run(self, gates: Iterable[Gate | tuple[int, Turn]]) -> list[Draft]:
+        """The stages of a sequence of gates, at least one; a (wire, turn) stands for a one-wire gate of no table."""
         for gate in gates:
+            if isinstance(gate, tuple):
+                self._turn(*gate)
+                continue
             if len(gate.wires) == 1:
                 self._turn(gate.wires[0], _as_turn(gate))
                 continue

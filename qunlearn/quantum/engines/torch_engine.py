@@ -36,7 +36,12 @@ def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     """
     features, weights = promote(features, weights)
     check_memory(circuit, features)
-    loaded = _load(compile_circuit(circuit, True), features.dtype, features.device)
+    return evaluate(compile_circuit(circuit, True), features, weights)
+
+
+def evaluate(program: Program, features: Tensor, weights: Tensor) -> Tensor:
+    """The values of a program's observables, ``(..., observables)``; features and weights are of one real type."""
+    loaded = _load(program, features.dtype, features.device)
     values = loaded.observer(_run(loaded, features, weights, loaded.observer.skips_tail))
     return _tie(values, loaded, features, weights)
 
@@ -45,9 +50,14 @@ def state(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     """The final state, complex: features ``(..., features)`` give ``(..., 2, ..., 2)``, axis i for wire i."""
     features, weights = promote(features, weights)
     check_memory(circuit, features)
-    loaded = _load(compile_circuit(circuit, False), features.dtype, features.device)
-    flat = _tie(_run(loaded, features, weights, False), loaded, features, weights)
+    flat = final_state(compile_circuit(circuit, False), features, weights)
     return flat.reshape(*features.shape[:-1], *[2] * circuit.qubits)
+
+
+def final_state(program: Program, features: Tensor, weights: Tensor) -> Tensor:
+    """The final state of a program, flat and complex, ``(..., 2**qubits)``; inputs are of one real type."""
+    loaded = _load(program, features.dtype, features.device)
+    return _tie(_run(loaded, features, weights, False), loaded, features, weights)
 
 
 def _tie(values: Tensor, loaded: _Loaded, features: Tensor, weights: Tensor) -> Tensor:
@@ -67,7 +77,7 @@ def promote(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Angles:
+class Angles:
     """The angles of a group as tensors: scale * product(sign * feature + shift) * weight + offset.
 
     Shapes: `factors` holds (index, sign, shift), each ``(angles,)``, for the first, second, ... factor.
@@ -95,7 +105,7 @@ class _Loaded:
 
     program: Program
     observer: Observer
-    angles: dict[str, _Angles]
+    angles: dict[str, Angles]
     terms: dict[str, Tensor]  # (segments, length, 3, 2, 2) complex, as a real (3, segments, length, 2, 2, 2)
     permutations: tuple[Tensor | None, ...]
     phases: tuple[Tensor | None, ...]
@@ -107,7 +117,10 @@ def _run(loaded: _Loaded, features: Tensor, weights: Tensor, skip_tail: bool) ->
     program = loaded.program
     angles = {group: table(features, weights) for group, table in loaded.angles.items()}
     slots = {group: iter(_slots(loaded, group, angles[group])) for group in loaded.terms}
-    psi = _amplitudes(program.circuit, features) if program.circuit.amplitude else None
+    psi = None
+    if program.circuit.amplitude:
+        real = amplitudes(program.circuit, features)
+        psi = torch.complex(real, torch.zeros_like(real))
     last = len(program.stages) - 1
     for number, stage in enumerate(program.stages):
         turns = [next(slots[slot.group]) for slot in stage.slots]
@@ -181,13 +194,14 @@ def _monomial(psi: Tensor, loaded: _Loaded, number: int, angles: dict[str, Tenso
     return psi
 
 
-def _amplitudes(circuit: Circuit, features: Tensor) -> Tensor:
-    """The features as amplitudes, padded with zeros and normalised; ``(..., 2**qubits)`` complex."""
+def amplitudes(circuit: Circuit, features: Tensor) -> Tensor:
+    """The circuit's features as amplitudes, padded with zeros and normalised; ``(..., 2**qubits)`` real."""
+    features = features[..., : circuit.features]  # a program may read more features than its circuit has
     largest = check_amplitudes(features)
     scaled = features / largest  # so that neither tiny nor huge features leave the range of their type
     padded = torch.nn.functional.pad(scaled, (0, 2**circuit.qubits - circuit.features))
-    padded = padded / torch.linalg.vector_norm(padded, dim=-1, keepdim=True)
-    return torch.complex(padded, torch.zeros_like(padded))
+    normalised: Tensor = padded / torch.linalg.vector_norm(padded, dim=-1, keepdim=True)
+    return normalised
 
 
 def check_amplitudes(features: Tensor) -> Tensor:
@@ -216,13 +230,13 @@ def _load(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded
 
 
 def _make(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
-    put = functools.partial(_tensor, dtype=dtype, device=device)
+    put = functools.partial(as_constant, dtype=dtype, device=device)
     monomials = [stage.monomial for stage in program.stages]
     tables = {group: table for group, table in program.tables.items() if table.angles}
     return _Loaded(
         program,
         make_observer(program, dtype, device),
-        {group: _load_angles(table.angles, program.circuit.weights, put) for group, table in tables.items()},
+        {group: load_angles(table.angles, program.circuit.weights, put) for group, table in tables.items()},
         {group: _load_terms(table.terms, put) for group, table in tables.items() if table.terms.size},
         tuple(None if m is None or m.permutation is None else put(m.permutation) for m in monomials),
         tuple(None if m is None or m.phase is None else put(m.phase) for m in monomials),
@@ -230,7 +244,7 @@ def _make(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded
     )
 
 
-def _tensor(array: NDArray[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+def as_constant(array: NDArray[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """An array in the engine's precision: real as `dtype`, complex as the complex type to it, integers as they are."""
     wide = {"c": dtype.to_complex(), "f": dtype}.get(array.dtype.kind, torch.int64)
     return torch.as_tensor(array).to(device=device, dtype=wide)
@@ -241,7 +255,8 @@ def _load_terms(terms: NDArray[Any], put: Callable[[NDArray[Any]], Tensor]) -> T
     return torch.view_as_real(put(np.ascontiguousarray(np.moveaxis(terms, 2, 0))))
 
 
-def _load_angles(angles: list[Angle], weights: int, put: Callable[[NDArray[Any]], Tensor]) -> _Angles:
+def load_angles(angles: list[Angle], weights: int, put: Callable[[NDArray[Any]], Tensor]) -> Angles:
+    """A group's angles as constants; `put` makes a tensor of an array."""
     most = max(len(angle.factors) for angle in angles)
     columns = []
     for place in range(most):
@@ -257,4 +272,4 @@ def _load_angles(angles: list[Angle], weights: int, put: Callable[[NDArray[Any]]
     used = any(angle.weight is not None for angle in angles)
     weight = put(np.array([weights if a.weight is None else a.weight for a in angles])) if used else None
     scale, offset = ([a.scale if not a.constant else 0.0 for a in angles], [a.offset for a in angles])
-    return _Angles(put(np.array(scale, dtype=float)), put(np.array(offset, dtype=float)), weight, tuple(columns))
+    return Angles(put(np.array(scale, dtype=float)), put(np.array(offset, dtype=float)), weight, tuple(columns))
