@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -119,6 +120,7 @@ class Comparison:
         self._chance = {name: generator.random(drawn.shape) for name, drawn in self._drawn.items()}
         self._figures = {way.name: {model: self._of(way, model) for model in setting.roles} for way in ways}
 
+    @cached_property
     def entries(self) -> list[Entry]:
         """Every figure of every model, by measure, then by model, then by way."""
         return [
@@ -134,6 +136,7 @@ class Comparison:
         first = self._figures[self.ways[0].name]
         return list(dict.fromkeys(measure for figures in first.values() for measure in figures))
 
+    @cached_property
     def orders(self) -> list[Order]:
         """Kendall's tau between each further way and the first, over original and unlearned models, by measure."""
         return [self._order(way.name, measure) for measure in self.measures for way in self.ways[1:]]

@@ -42,7 +42,7 @@ def way(name: str, noise: float, repeats: int = 0, seed: int = 1) -> Way:
 def test_figures_are_those_of_the_metrics() -> None:
     found, ways = setting(), [way("exact", 0.0), way("shots", 0.3, 7)]
     comparison = Comparison(found, ways, resamples=50)
-    entries = {(one.way, one.model, one.measure): one.bounds.value for one in comparison.entries()}
+    entries = {(one.way, one.model, one.measure): one.bounds.value for one in comparison.entries}
     for one in ways:
         retrained = [one.logits[name] for name in MODELS[3:]]
         for model in MODELS:
@@ -59,28 +59,28 @@ def test_figures_are_those_of_the_metrics() -> None:
             references = [[other[part] for other in others] for part in ("forget", "holdout")]
             calibrated = metrics.calibrated_membership_auc(*sets, *references)
             assert entries[one.name, model, "membership_auc_calibrated"] == pytest.approx(calibrated)
-    tau = {(one.way, one.measure): one.bounds.value for one in comparison.orders()}
+    tau = {(one.way, one.measure): one.bounds.value for one in comparison.orders}
     values = [[entries[name, model, "js_test"] for model in MODELS[:3]] for name in ("exact", "shots")]
     assert tau["shots", "js_test"] == metrics.kendall_tau(*values)
 
 
 def test_the_same_way_twice_keeps_the_order_for_sure() -> None:
     comparison = Comparison(setting(), [way("exact", 0.0), way("again", 0.0)], resamples=200)
-    for order in comparison.orders():
+    for order in comparison.orders:
         assert order.bounds == (1.0, 1.0, 1.0)
         assert order.models == 3
-    noisy = Comparison(setting(), [way("exact", 0.0), way("noisy", 5.0, 20)], resamples=200).orders()
+    noisy = Comparison(setting(), [way("exact", 0.0), way("noisy", 5.0, 20)], resamples=200).orders
     assert any(order.bounds.low < 0 for order in noisy)
 
 
 def test_samples_of_a_forgotten_class_are_left_out_of_the_test_set() -> None:
     one = way("exact", 0.0)
     comparison = Comparison(setting(forgotten=2), [one], resamples=10)
-    entries = {(entry.model, entry.measure): entry.bounds.value for entry in comparison.entries()}
+    entries = {(entry.model, entry.measure): entry.bounds.value for entry in comparison.entries}
     y = setting().labels["test"]
     expected = metrics.accuracy(one.logits["a"]["test"][0][y != 2], y[y != 2])
     assert entries["a", "accuracy_test"] == expected
-    assert comparison.orders() == []
+    assert comparison.orders == []
 
 
 @pytest.mark.parametrize("noise", [0.5, 1.5])
@@ -98,7 +98,7 @@ def test_intervals_cover_what_further_runs_on_further_samples_give(noise: float)
         repeats = run + noise * generator.normal(size=(60, *exact.shape))
         logits = {"m": {"test": np.concatenate([run[None], repeats])}}
         found = Comparison(Setting({"m": "original"}, {"test": y}), [Way("w", logits)], resamples=200)
-        (entry,) = found.entries()
+        (entry,) = found.entries
         covered += entry.bounds.low <= truth <= entry.bounds.high
     assert 0.90 <= covered / 200 <= 0.99
 
@@ -107,7 +107,7 @@ def test_intervals_shrink_with_samples_like_the_closed_form() -> None:
     y = np.zeros(400, dtype=np.int64)
     logits = np.stack([np.where(np.arange(400) % 4 == 0, -1.0, 1.0), np.zeros(400)], axis=1)
     found = Comparison(Setting({"m": "original"}, {"test": y}), [Way("w", {"m": {"test": logits[None]}})])
-    (entry,) = found.entries()
+    (entry,) = found.entries
     half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
     assert entry.bounds == pytest.approx((0.75, 0.75 - half, 0.75 + half), abs=0.004)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from qunlearn.study.report.forgetting import forgetting
 from qunlearn.study.report.heatmaps import heatmaps
 from qunlearn.study.report.material import Material
+from qunlearn.study.report.noise import noise_curves
 from qunlearn.study.report.panels import Panel, cost, distance
 from qunlearn.study.report.style import drawing
 from qunlearn.study.report.views import View
@@ -57,22 +58,20 @@ def write_figures(material: Material, found: Sequence[View], folder: Path) -> li
     ]
     with drawing():
         plates = [_plate(stem, [panel for some in panels for panel in some], folder) for stem, panels in kinds]
-        plates += [
-            _heatmap_plate(stem, figure, alt, request, folder) for stem, figure, alt, request in heatmaps(material)
-        ]
+        plates += [_wide_plate(*drawn, folder) for drawn in (*noise_curves(material), *heatmaps(material))]
     return [plate for plate in plates if plate.pictures]
 
 
 def _plate(stem: str, panels: Sequence[Panel], folder: Path) -> Plate:
     if panels:
-        _save(_joined(panels), folder / stem)
-    pictures = tuple(Picture(_svg(_joined([panel])), panel.alt, panel.request) for panel in panels)
+        save(_joined(panels), folder / stem)
+    pictures = tuple(Picture(svg_text(_joined([panel])), panel.alt, panel.request) for panel in panels)
     return Plate(stem, pictures)
 
 
-def _heatmap_plate(stem: str, figure: Figure, alt: str, request: str, folder: Path) -> Plate:
-    _save(figure, folder / stem)
-    return Plate(stem, (Picture(_svg(figure), alt, request),), wide=True)
+def _wide_plate(stem: str, figure: Figure, alt: str, request: str, folder: Path) -> Plate:
+    save(figure, folder / stem)
+    return Plate(stem, (Picture(svg_text(figure), alt, request),), wide=True)
 
 
 def _joined(panels: Sequence[Panel]) -> Figure:
@@ -97,12 +96,14 @@ def _joined(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
-    path.with_suffix(".svg").write_text(_svg(figure, "white"), encoding="utf-8", newline="\n")
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG and PNG, on white and without dates."""
+    path.with_suffix(".svg").write_text(svg_text(figure, "white"), encoding="utf-8", newline="\n")
     figure.savefig(path.with_suffix(".png"), dpi=220, facecolor="white", metadata={"Software": None})
 
 
-def _svg(figure: Figure, background: str = "none") -> str:
+def svg_text(figure: Figure, background: str = "none") -> str:
+    """A figure as SVG, the same for the same figure."""
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", facecolor=background, metadata={"Date": None, "Creator": None})
     return buffer.getvalue().decode("utf-8")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from qunlearn.study.report.material import ORIGINAL, RETRAINED, Material
 from qunlearn.study.report.style import PAPER
 from qunlearn.study.report.tables import cells
-from qunlearn.study.report.views import slug
-from qunlearn.study.report.wording import method_name
+from qunlearn.study.report.views import MOST_SETTINGS, slug
+from qunlearn.study.report.wording import method_name, setting_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,19 +42,30 @@ QUANTITIES = (
 
 
 def heatmaps(material: Material) -> Iterator[tuple[str, Figure, str, str]]:
-    """For each request and quantity: the files' stem, the figure, its alternative text, the request.
+    """For each request, noise and quantity: the files' stem, the figure, its alternative text, its title.
 
     Nothing unless both depth and entanglement are swept.
     """
     if not {"depth", "entanglement"} <= set(material.swept):
         return
-    for request in material.requests:
-        rows = material.records[material.records["request"] == request]
+    for title, rows in _parts(material):
         for quantity in QUANTITIES:
             if quantity.measure in rows:
                 maps = _maps(rows, quantity, material.methods)
-                stem = f"heatmap-{slug(quantity.measure)}-{slug(request)}"
-                yield stem, _figure(maps, quantity, _ticks(rows), request), _alt(maps, quantity, request), request
+                stem = f"heatmap-{slug(quantity.measure)}-{slug(title)}"
+                yield stem, _figure(maps, quantity, _ticks(rows), title), _alt(maps, quantity, title), title
+
+
+def _parts(material: Material) -> Iterator[tuple[str, DataFrame]]:
+    """The records of each request, by noise and shots where these are swept over a few values."""
+    for request, rows in material.records.groupby("request", sort=False):
+        apart = material.conditions
+        if not apart or len(rows[apart].drop_duplicates()) > MOST_SETTINGS:
+            yield str(request), rows
+            continue
+        for values, some in rows.groupby(apart, sort=False, dropna=False):
+            setting = dict(zip(apart, values if isinstance(values, tuple) else (values,), strict=True))
+            yield f"{request}, {setting_name(setting)}", some
 
 
 def _ticks(rows: DataFrame) -> tuple[list[str], list[str]]:

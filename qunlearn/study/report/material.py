@@ -64,6 +64,11 @@ class Material:
         ]
 
     @property
+    def conditions(self) -> list[str]:
+        """The swept axes that say under what noise, with how many shots, or on which backend predictions are made."""
+        return [axis for axis in self.swept if axis.startswith("noise_") or axis in ("shots", "backend")]
+
+    @property
     def requests(self) -> list[str]:
         """The forget requests, in the plan's order."""
         return list(dict.fromkeys(self.records["request"]))

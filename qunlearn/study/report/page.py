@@ -14,7 +14,7 @@ from qunlearn.study.report.story import counted, tell
 from qunlearn.study.report.style import BAND, INK, MUTED, PAPER, RULE
 from qunlearn.study.report.tables import summarise
 from qunlearn.study.report.views import View, slug
-from qunlearn.study.report.wording import MAIN, Measure, families, method_name, setting_name
+from qunlearn.study.report.wording import MAIN, Measure, axis_name, families, method_name, setting_name
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -26,6 +26,7 @@ _TITLES = {
     "forgetting-vs-retained": "Forgetting against retained accuracy",
     "distance-to-retraining": "Distance to retraining",
     "cost-vs-distance": "Cost against distance",
+    "noise": "What noise and shots change",
     "heatmap-gap-forget": "Depth and entanglement: gap on the forget set",
     "heatmap-js-test": "Depth and entanglement: divergence on the test set",
 }
@@ -39,6 +40,9 @@ _CAPTIONS = {
     "retraining than retraining is from itself.",
     "cost-vs-distance": "How many samples a method differentiated, against how far it stays from the retrained "
     "models on the forget set; band and broken line as above.",
+    "noise": "One line a method, averaged over what else the study sweeps; the star is the untouched original, the "
+    "grey band the retrained models\u2019 range under the same noise. Where lines leave their order, noise decides what "
+    "a comparison of methods finds.",
     "heatmap": "One map a method, over depth and entanglement pattern; colours on a root scale. The first map is the "
     "yardstick: the same value for each retrained model against the others. Numbers in brackets are no larger than it.",
 }
@@ -120,7 +124,7 @@ def _facts(material: Material) -> list[tuple[str, str]]:
     for axis in material.axes:
         values = [str(value) for value in material.records[axis].dropna().drop_duplicates()]
         if values and axis not in ("request", "method"):
-            facts.append((axis.rsplit(".", 1)[-1].replace("_", " "), ", ".join(values)))
+            facts.append((axis_name(axis), ", ".join(values)))
     return [*facts, ("trials", str(len(material.records)))]
 
 
@@ -235,7 +239,7 @@ def _tunings(material: Material) -> tuple[list[str], list[list[str]]]:
         where = [str(one["row"].get(axis)) for axis in axes]
         place = f"{one['chosen'] + 1} of {len(one['settings'])}"
         rows.append([one["row"]["method"], *where, one["row"]["request"], chosen, place])
-    heads = [axis.rsplit(".", 1)[-1].replace("_", " ") for axis in axes]
+    heads = [axis_name(axis) for axis in axes]
     return ["method", *heads, "tuned on", "chosen", "setting"], rows
 
 

@@ -99,19 +99,26 @@ class View:
 
 
 def views(material: Material) -> list[View]:
-    """One view a request and setting, or one a request where there are too many settings."""
+    """One view a request and setting, or where there are too many settings one a request, noise and shots."""
     records = material.records.merge(material.times[["trial", "seconds"]], on="trial", how="left")
-    swept, measures = material.swept, (*material.measures, "seconds")
-    count = len(records[swept].drop_duplicates()) if swept else 1
-    if count == 1 or count > MOST_SETTINGS:
-        groups = records.groupby("request", sort=False)
-        return [View(str(request), {}, count, rows, measures) for request, rows in groups]
+    measures = (*material.measures, "seconds")
+    apart = material.swept
+    if _count(records, apart) > MOST_SETTINGS:
+        apart = material.conditions  # a mean over noise says nothing of any
+    if _count(records, apart) > MOST_SETTINGS:
+        apart = []
+    averaged = _count(records, [axis for axis in material.swept if axis not in apart])
     found = []
     for request, rows in records.groupby("request", sort=False):
-        for values, some in rows.groupby(swept, sort=False, dropna=False):
-            setting = dict(zip(swept, values if isinstance(values, tuple) else (values,), strict=True))
-            found.append(View(str(request), setting, 1, some, measures))
+        for values, some in rows.groupby(apart, sort=False, dropna=False) if apart else [((), rows)]:
+            setting = dict(zip(apart, values if isinstance(values, tuple) else (values,), strict=True))
+            found.append(View(str(request), setting, averaged, some, measures))
     return found
+
+
+def _count(records: DataFrame, axes: list[str]) -> int:
+    """How many settings of these axes there are."""
+    return len(records[axes].drop_duplicates()) if axes else 1
 
 
 def slug(text: str) -> str:

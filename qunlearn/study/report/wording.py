@@ -13,7 +13,16 @@ THIN = "\u202f"  # narrow no-break space: between thousands
 DASH = "\u2013"
 
 _NAMES = {ORIGINAL: "original", RETRAINED: "retrained models"}
-_AXES = {"circuit": "{}", "dataset": "{}", "encoder": "encoder {}", "head": "{} head", "qubits": "{} qubits"}
+_NOISE = {"noise_readout": "readout error", "noise_t1": "T1", "noise_t2": "T2", "noise_gate_time": "gate time"}
+_AXES = {
+    "shots": "{} shots",
+    "backend": "on {}",
+    "circuit": "{}",
+    "dataset": "{}",
+    "encoder": "encoder {}",
+    "head": "{} head",
+    "qubits": "{} qubits",
+}
 
 
 def method_name(method: str) -> str:
@@ -21,9 +30,23 @@ def method_name(method: str) -> str:
     return _NAMES.get(method, method)
 
 
+def axis_name(axis: str) -> str:
+    """An axis in words: ``depolarizing noise``."""
+    name = axis.rsplit(".", 1)[-1].replace("_", " ")
+    return _NOISE.get(axis, f"{name.removeprefix('noise ')} noise" if axis.startswith("noise_") else name)
+
+
 def setting_name(axes: dict[str, object]) -> str:
     """One swept setting in words: ``shallow head, depth 2``."""
-    return ", ".join(_AXES.get(axis, axis.rsplit(".", 1)[-1] + " {}").format(value) for axis, value in axes.items())
+    return ", ".join(_one_setting(axis, value) for axis, value in axes.items())
+
+
+def _one_setting(axis: str, value: object) -> str:
+    if axis in ("shots", "noise_device", "backend") and (value is None or value in (0, "") or value != value):
+        return {"shots": "exact values", "noise_device": "no device", "backend": "no backend"}[axis]
+    if axis == "noise_device":
+        return f"noise of {value}"
+    return _AXES.get(axis, axis_name(axis) + " {}").format(value)
 
 
 @dataclass(frozen=True)
