@@ -108,6 +108,23 @@ def values_of_counts(counts: NDArray[Any], words: Sequence[str]) -> Floats:
     return means
 
 
+def values_of_outcomes(outcomes: Ints, counts: NDArray[Any], words: Sequence[str]) -> Floats:
+    """Means of Pauli strings, ``(words,)``, from the outcomes that were seen, ``(seen,)``, and how often, ``(seen,)``.
+
+    Of one row on any number of wires: nothing of size ``2**n`` is made. An outcome and a string are read in one order,
+    the first character being the most significant bit.
+
+    Raises:
+        InputError: if there are no shots.
+    """
+    if not counts.sum():
+        raise InputError("expected at least one shot, got none")
+    masks = np.array([_mask(word, len(word)) for word in words], dtype=np.int64)
+    odd = np.bitwise_count(outcomes[:, None] & masks) & 1
+    means: Floats = counts.astype(np.float64) @ (1.0 - 2.0 * odd) / counts.sum()
+    return means
+
+
 def values_of_bits(bits: NDArray[np.bool_], words: Sequence[str]) -> Floats:
     """Means of Pauli strings, ``(rows, words)``, from single shots ``(rows, shots, n)`` that hold one column a wire.
 
