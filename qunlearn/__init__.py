@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from qunlearn import methods
+    from qunlearn import hardware, methods
     from qunlearn.data import Dataset, ForgetRequest, Split, load_dataset
     from qunlearn.errors import QunlearnError
     from qunlearn.evaluation.evaluate import evaluate
@@ -46,6 +46,7 @@ __all__ = [
     "Recipe",
     "Split",
     "evaluate",
+    "hardware",
     "load_circuit",
     "load_dataset",
     "load_model",
@@ -62,8 +63,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Loads a room of the package when something of it is first asked for, so that importing stays quick."""
-    if name == "methods":
-        return importlib.import_module("qunlearn.methods")
+    if name in ("hardware", "methods"):
+        return importlib.import_module(f"qunlearn.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'qunlearn' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"qunlearn.{_HOME[name]}"), name)

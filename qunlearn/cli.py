@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,6 +21,7 @@ from qunlearn.errors import InputError, QunlearnError, UnknownNameError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from qunlearn.hardware import Status
     from qunlearn.study.grid import StudyConfig
 
 app = typer.Typer(
@@ -30,8 +32,12 @@ app = typer.Typer(
 )
 show = typer.Typer(help="Show one thing in detail.", no_args_is_help=True)
 app.add_typer(show, name="show")
+hardware = typer.Typer(help="Run a study's models on quantum hardware.", no_args_is_help=True)
+app.add_typer(hardware, name="hardware")
 
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study, such as runs/quickstart.")]
+PlanFolder = Annotated[Path, typer.Argument(help="The results folder of a study, or a plan's own folder.")]
+PlanName = Annotated[str | None, typer.Option("--name", help="The plan, where the study has several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -139,6 +145,103 @@ def show_circuit(
     typer.echo(f"shift rule       {found.weight_shifts} circuits a gradient, {found.all_shifts} with the features")
 
 
+@hardware.command(name="plan")
+def hardware_plan(
+    folder: Folder,
+    backend: Annotated[str, typer.Option(help="A device: fake_torino and the like, or ibm_... of your account.")],
+    name: Annotated[str | None, typer.Option(help="Of the plan; the backend's where not given.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples in all, evenly from the sets.")] = 100,
+    shots: Annotated[int, typer.Option(min=1, help="Shots of each circuit.")] = 1000,
+    where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Which cell of the study.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Methods to take; all where not given.")] = None,
+    retrained: Annotated[int, typer.Option(min=0, help="How many retrained models.")] = 3,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds of the machine that the plan may cost.")] = 600,
+    readout: Annotated[bool, typer.Option("--readout", help="Measure readout errors, and undo them.")] = False,
+    zne: Annotated[str | None, typer.Option(help="Extrapolate to no noise: factors such as 1,3,5.")] = None,
+    extrapolator: Annotated[str, typer.Option(help="linear, richardson or exponential.")] = "linear",
+    decoupling: Annotated[str | None, typer.Option(help="Dynamical decoupling: XX, XpXm or XY4.")] = None,
+    twirling: Annotated[bool, typer.Option("--twirling", help="Twirl gates and measurements.")] = False,
+    optimization_level: Annotated[int, typer.Option(min=0, max=3, help="Of the transpiler.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of drawing samples, transpiling and simulated shots.")] = 0,
+) -> None:
+    """Prepare circuits and jobs, say what they cost, and submit nothing."""
+    from qunlearn.hardware import plan
+    from qunlearn.quantum.backends.mitigation import Mitigation
+    from qunlearn.study.results import load_study
+
+    mitigation = Mitigation(readout, _numbers("--zne", zne), extrapolator, decoupling, twirling)  # type: ignore[arg-type]
+    study = load_study(folder)
+    bundle = study.bundle(
+        where=_pairs(where or []), methods=method or None, retrained=retrained, samples=samples, seed=seed
+    )
+    made = plan(
+        bundle,
+        folder / "hardware" / (name or backend),
+        backend=backend,
+        shots=shots,
+        mitigation=mitigation,
+        limit_seconds=limit,
+        optimization_level=optimization_level,
+        seed=seed,
+    )
+    typer.echo(str(made))
+    typer.echo(f"Submit it with: {_hardware('submit', made.folder)}")
+
+
+@hardware.command(name="submit")
+def hardware_submit(
+    folder: PlanFolder,
+    name: PlanName = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed jobs again.")] = False,
+    listing_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds within which the service lists a job that it accepted.")
+    ] = 60.0,
+) -> None:
+    """Submit the jobs of a plan, each once; may be killed and called again."""
+    from qunlearn.hardware import find_folder, submit
+
+    place = find_folder(folder, name)
+    with _kept(_hardware("submit", place)):
+        found = submit(place, retry_failed=retry_failed, listing_delay=listing_delay, say=_say)
+    _say_jobs(found)
+
+
+@hardware.command(name="status")
+def hardware_status(folder: PlanFolder, name: PlanName = None, as_json: AsJson = False) -> None:
+    """Show how far the jobs of a plan are."""
+    from qunlearn.hardware import find_folder, status
+
+    place = find_folder(folder, name)
+    with _kept(_hardware("status", place)):
+        found = status(place)
+    if as_json:
+        facts = {"name": found.name, "backend": found.backend, "jobs": found.counts}
+        typer.echo(json.dumps({**facts, "failed": [vars(row) for row in found.failed]}))
+        return
+    _say_jobs(found)
+
+
+@hardware.command(name="collect")
+def hardware_collect(
+    folder: PlanFolder,
+    name: PlanName = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until no job is under way.")] = False,
+) -> None:
+    """Fetch the counts of finished jobs, keep them, and compare the models on the device."""
+    from qunlearn.hardware import collect, find_folder
+    from qunlearn.study.hardware_report import write_comparison
+
+    place = find_folder(folder, name)
+    with _kept(_hardware("collect", place)):
+        found = collect(place, wait=wait, say=_say)
+    if any(row.state == "collected" for row in found.status.rows):
+        sets = list(found.labels)
+        rows = [[model, *(f"{found.accuracy(model, key):.3f}" for key in sets)] for model in found.logits]
+        _print_table(f"accuracy on {found.backend}", ["model", *sets], rows)
+        typer.echo(f"Report: {write_comparison(_study_of(place), place, found)}")
+    _say_jobs(found.status)
+
+
 @app.command()
 def about(as_json: AsJson = False) -> None:
     """Show versions, devices and threads: what a bug report needs."""
@@ -200,6 +303,60 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
         typer.echo(f"Code of yours that will run: {config.settings.model.factory}")
     for module in config.settings.plugins.modules:
         typer.echo(f"Code of yours that will run: {module}")
+
+
+def _say_jobs(found: Status) -> None:
+    """How far jobs are, and as the last line the command that goes on; exit code 1 where some failed."""
+    typer.echo(str(found))
+    if found.failed:
+        typer.echo(f"Send failed jobs again with: {_hardware('submit', found.folder)} --retry-failed")
+        raise typer.Exit(1)
+    if found.unsent:
+        typer.echo(f"Submit what is left with: {_hardware('submit', found.folder)}")
+    elif found.collected:
+        typer.echo(f"All is here; read it again with: {_hardware('collect', found.folder)}")
+    else:
+        typer.echo(f"Fetch what is done with: {_hardware('collect', found.folder)}")
+
+
+def _hardware(command: str, folder: Path) -> str:
+    return f"qunlearn hardware {command} {shlex.quote(str(folder))}"
+
+
+@contextmanager
+def _kept(again: str) -> Iterator[None]:
+    """Say how to go on where the service is away, or Ctrl-C was pressed; what was done is kept."""
+    from qunlearn.errors import ServiceError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nInterrupted; what was done is kept. Go on with: {again}")
+        raise typer.Exit(130) from None
+    except ServiceError as error:
+        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Go on with: {again}")
+        raise typer.Exit(1) from None
+
+
+def _study_of(place: Path) -> Path | None:
+    """The study whose plan lies there, if it came along."""
+    root = place.resolve().parent.parent
+    return root if place.resolve().parent.name == "hardware" and (root / "study.toml").is_file() else None
+
+
+def _pairs(given: Sequence[str]) -> dict[str, str]:
+    wrong = [item for item in given if "=" not in item]
+    if wrong:
+        raise InputError(f"expected --where COLUMN=VALUE, got {wrong[0]!r}")
+    return dict(item.split("=", 1) for item in given)
+
+
+def _numbers(option: str, given: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(item) for item in (given or "").split(",") if item)
+    except ValueError:
+        raise InputError(f"expected {option} as whole numbers such as 1,3,5, got {given!r}") from None
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

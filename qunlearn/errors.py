@@ -39,3 +39,7 @@ class CorruptFileError(QunlearnError):
 
 class DownloadError(QunlearnError):
     """A data set that could not be fetched; the message says where to put it by hand."""
+
+
+class ServiceError(QunlearnError):
+    """A service that could not be reached, or that answers wrongly; what was done is kept, so come back later."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
     from torch import nn
 
+    from qunlearn.hardware import Bundle
+
 
 class Study:
     """The results folder of a study, finished or not.
@@ -128,6 +130,16 @@ class Study:
         import_plugins(self.folder, task.settings["plugins"]["modules"])
         split = split_of(task.settings, task.request, self.folder)
         return restore(task.settings, kind, key, split, self.store)
+
+    def bundle(self, **choice: Any) -> Bundle:
+        """The original, unlearned and retrained models of one cell, and samples, for `qunlearn.hardware.plan`.
+
+        Takes the keywords ``where``, ``methods``, ``retrained``, ``samples`` and ``seed``: see
+        `qunlearn.study.bundle.bundle_of`.
+        """
+        from qunlearn.study.bundle import bundle_of
+
+        return bundle_of(self, **choice)
 
 
 def load_study(path: str | Path) -> Study:
