@@ -4,7 +4,8 @@ Three things kill a weight: its gate turns |0> on untouched wires by a phase alo
 backward light cone of the observables; or it commutes with all that the observables can become, as the
 diagonal tail before a Z measurement does. The last two are one: each observable is carried backwards as the
 set of Pauli letters it may have on every wire (a product of sets, so it may be too large, never too small).
-Weights called dead here therefore have a gradient of exactly zero.
+Weights called dead here therefore have a gradient of exactly zero. Channels are no gates to leave out, but they change
+what |0> and the letters become.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from itertools import product
 
 import numpy as np
 
-from qunlearn.quantum.circuit import Circuit, Gate
+from qunlearn.quantum.channels import CHANNELS
+from qunlearn.quantum.circuit import Channel, Circuit, Gate
 from qunlearn.quantum.gates import GATES, PAULI, Matrix, spectrum
 
 _GENERIC = (0.7345, 2.1117)  # angles at which nothing vanishes by accident
@@ -39,8 +41,13 @@ def dead_weights(circuit: Circuit) -> tuple[int, ...]:
 
 def _without_heads(circuit: Circuit) -> tuple[int, ...]:
     """Positions of the gates that do more to |0...0> than turn its phase."""
-    fresh, kept = [True] * circuit.qubits, []
-    for position, gate in enumerate(circuit.gates):
+    fresh, kept, position = [True] * circuit.qubits, [], -1
+    for gate in circuit.steps:
+        if isinstance(gate, Channel):
+            for wire in gate.wires:
+                fresh[wire] &= _keeps_zero(gate)
+            continue
+        position += 1
         at_zero = tuple(fresh[wire] for wire in gate.wires)
         idle, stays = _on_zero(gate.name, _key(gate), at_zero)
         if not idle:
@@ -48,6 +55,14 @@ def _without_heads(circuit: Circuit) -> tuple[int, ...]:
         for wire, stay in zip(gate.wires, stays, strict=True):
             fresh[wire] = stay
     return tuple(kept)
+
+
+def _keeps_zero(channel: Channel) -> bool:
+    """Whether the channel leaves wires in |0>, where every string of I and Z is 1, as they are."""
+    transfer = CHANNELS[channel.name].transfer(channel.strengths, len(channel.wires))
+    ground = np.array([1.0, 0.0, 0.0, 1.0])
+    vector = ground if len(channel.wires) == 1 else np.kron(ground, ground)
+    return bool(np.abs(transfer @ vector - vector).max() < _TINY)
 
 
 @cache
@@ -69,9 +84,14 @@ def _on_zero(name: str, angle: float | None, fresh: tuple[bool, ...]) -> tuple[b
 def _reached(circuit: Circuit, kept: tuple[int, ...], word: str) -> set[int]:
     """Positions of the gates that do not commute with what the observable has become, from the last gate back."""
     letters = [frozenset(letter) for letter in word]
-    reached = set()
-    for position in reversed(kept):
-        gate = circuit.gates[position]
+    reached, keep, position = set(), frozenset(kept), len(circuit.gates)
+    for gate in reversed(circuit.steps):
+        if isinstance(gate, Channel):
+            _pull(gate, letters)
+            continue
+        position -= 1
+        if position not in keep:
+            continue
         now = tuple(letters[wire] for wire in gate.wires)
         commutes, before = _carried(gate.name, _key(gate), now)
         if commutes:
@@ -80,6 +100,13 @@ def _reached(circuit: Circuit, kept: tuple[int, ...], word: str) -> set[int]:
         for wire, letter_set in zip(gate.wires, before, strict=True):
             letters[wire] = letter_set
     return reached
+
+
+def _pull(channel: Channel, letters: list[frozenset[str]]) -> None:
+    """The letters before a channel: a pull towards |0> makes I of Z; else a string stays what it is, or vanishes."""
+    if CHANNELS[channel.name].transfer(channel.strengths, len(channel.wires))[-1, 0]:
+        for wire in channel.wires:
+            letters[wire] |= {"I"} if "Z" in letters[wire] else set()
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from qunlearn.errors import InputError
+from qunlearn.errors import InputError, UnsupportedError
 from qunlearn.quantum.circuit import Circuit, Gate
 from qunlearn.quantum.convert import angles
 from qunlearn.quantum.convert.amplitude import rotation_tree
@@ -25,7 +25,12 @@ def to_openqasm3(circuit: Circuit) -> str:
 
     The observables stand in a comment line, ``// observables: ZI IZ``, character i for qubit i. Amplitude
     encoding is written as `rotation_tree`, whose features are the angles of `tree_angles`.
+
+    Raises:
+        UnsupportedError: for a noisy circuit, which OpenQASM 3 cannot say.
     """
+    if circuit.noisy:
+        raise UnsupportedError("expected a circuit without noise for OpenQASM 3; use circuit.without_noise()")
     tree = rotation_tree(circuit)
     used = sorted({gate.name for gate in tree.gates} & set(_DEFINITIONS))
     lines = [

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from qunlearn.errors import InputError, UnsupportedError
-from qunlearn.quantum.circuit import Circuit
+from qunlearn.quantum.channels import CHANNELS
+from qunlearn.quantum.circuit import Channel, Circuit
 from qunlearn.quantum.convert.angles import evaluate
 from qunlearn.quantum.convert.tracing import Row, Trace, Tracer, Vector, all_z
 
@@ -45,6 +46,12 @@ NAMES: dict[str, str] = {
     "rzz": "IsingZZ",
 }
 _OURS = {theirs: ours for ours, theirs in NAMES.items()}
+_CHANNELS = {
+    "amplitude-damping": "AmplitudeDamping",
+    "phase-damping": "PhaseDamping",
+    "bit-flip": "BitFlip",
+    "phase-flip": "PhaseFlip",
+}
 _STATES = ("AmplitudeEmbedding", "StatePrep")
 
 
@@ -52,22 +59,27 @@ def to_pennylane(circuit: Circuit) -> Callable[..., Any]:
     """A quantum function (features, weights) that returns expectation values, to wrap in a QNode.
 
     Features ``(batch, features)`` or ``(features,)``, weights ``(weights,)``, in any interface of PennyLane;
-    radians. Wires are 0 to ``qubits - 1``. Amplitude encoding uses `qml.AmplitudeEmbedding`.
+    radians. Wires are 0 to ``qubits - 1``. Amplitude encoding uses `qml.AmplitudeEmbedding`. Channels become those of
+    PennyLane, for ``default.mixed`` and its like, and readout errors part of the observables, so that a QNode gives
+    what is read.
     """
     import pennylane as qml
 
     apply = {name: _operation(qml, name) for name in {gate.name for gate in circuit.gates}}
+    steps = circuit.steps
 
     def function(features: Any = None, weights: Any = None) -> list[Any]:
         if circuit.amplitude:
             _embed(qml, circuit, features)
-        for gate in circuit.gates:
-            if gate.angle is None:
+        for gate in steps:
+            if isinstance(gate, Channel):
+                _strike(qml, gate)
+            elif gate.angle is None:
                 apply[gate.name](wires=list(gate.wires))
             else:
                 angle = evaluate(gate.angle, lambda k: features[..., k], lambda k: weights[..., k])
                 apply[gate.name](angle, wires=list(gate.wires))
-        return [qml.expval(_observable(qml, word)) for word in circuit.observables]
+        return [qml.expval(_read_out(qml, circuit, word)) for word in circuit.observables]
 
     return function
 
@@ -77,6 +89,33 @@ def _operation(qml: Any, name: str) -> Callable[..., Any]:
     if theirs.startswith("Adjoint("):
         return qml.adjoint(getattr(qml, theirs[8:-1]))  # type: ignore[no-any-return]
     return getattr(qml, theirs)  # type: ignore[no-any-return]
+
+
+def _strike(qml: Any, channel: Channel) -> None:
+    """Apply PennyLane's channel of the same kind."""
+    strengths, (wire, *others) = CHANNELS[channel.name].full(channel.strengths), channel.wires
+    if others:
+        qml.QubitChannel(CHANNELS[channel.name].kraus(strengths, len(channel.wires)), wires=list(channel.wires))
+    elif channel.name == "depolarizing":
+        qml.DepolarizingChannel(0.75 * strengths[0], wires=wire)  # there p is that of X, Y or Z, not of losing all
+    elif channel.name == "bit-phase-flip":
+        qml.PauliError("Y", strengths[0], wires=wire)
+    elif channel.name == "thermal-relaxation":
+        t1, t2, time, excited = strengths
+        qml.ThermalRelaxationError(excited, t1, t2, time, wires=wire)
+    else:
+        getattr(qml, _CHANNELS[channel.name])(strengths[0], wires=wire)
+
+
+def _read_out(qml: Any, circuit: Circuit, word: str) -> Any:
+    """The observable that a word is with readout errors: each P becomes a I + b P, where wires are read wrongly."""
+    if not circuit.readout or set(word) == {"I"}:
+        return _observable(qml, word)
+    factors = []
+    for wire, (letter, (zero, one)) in enumerate(zip(word, circuit.readout, strict=True)):
+        if letter != "I":
+            factors.append(qml.sum((one - zero) * qml.I(wire), (1 - zero - one) * getattr(qml, letter)(wire)))
+    return qml.prod(*factors)
 
 
 def _observable(qml: Any, word: str) -> Any:

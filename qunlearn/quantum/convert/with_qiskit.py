@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from qunlearn.errors import InputError, UnsupportedError
-from qunlearn.quantum.circuit import Circuit
+from qunlearn.quantum.channels import CHANNELS
+from qunlearn.quantum.circuit import Channel, Circuit
 from qunlearn.quantum.convert.amplitude import rotation_tree
 from qunlearn.quantum.convert.angles import evaluate
 from qunlearn.quantum.convert.tracing import Row, Trace, Tracer, Vector, all_z
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qiskit import QuantumCircuit
     from qiskit.quantum_info import SparsePauliOp
 
+_FLIPS = {"bit-flip": "X", "phase-flip": "Z", "bit-phase-flip": "Y"}
 _METADATA = "qunlearn_observables"
 # w[3] of a ParameterVector, w_3 of our OpenQASM 3, and _w_3_, which is how Qiskit writes w[3] there.
 _ELEMENT = re.compile(r"_?(.+?)(?:\[(\d+)\]|_(\d+)_?)")
@@ -43,6 +45,12 @@ def to_qiskit(circuit: Circuit) -> QuantumCircuit:
     Amplitude encoding is exported as `rotation_tree`, because Qiskit's state preparation takes no parameters:
     ``x`` then has ``2**qubits - 1`` elements, the angles that `tree_angles` computes from the features.
     The observables are kept in the metadata; `qiskit_observables` makes operators of them.
+
+    Channels become error instructions of Qiskit Aer, which its simulators run where they stand. Readout errors are no
+    part of a Qiskit circuit: `qiskit_readout` has them.
+
+    Raises:
+        UnsupportedError: for channels, where Qiskit Aer is not installed.
     """
     from qiskit import QuantumCircuit
     from qiskit.circuit import ParameterVector
@@ -50,10 +58,54 @@ def to_qiskit(circuit: Circuit) -> QuantumCircuit:
     tree = rotation_tree(circuit)
     x, w = ParameterVector("x", tree.features), ParameterVector("w", tree.weights)
     made = QuantumCircuit(tree.qubits, metadata={_METADATA: list(tree.observables)})
-    for gate in tree.gates:
+    for gate in tree.steps:
+        if isinstance(gate, Channel):
+            made.append(_error(gate), gate.wires)
+            continue
         angle = [] if gate.angle is None else [evaluate(gate.angle, x.__getitem__, w.__getitem__)]
         getattr(made, gate.name)(*angle, *gate.wires)
     return made
+
+
+def qiskit_readout(circuit: Circuit) -> Any:
+    """The readout errors as a noise model of Qiskit Aer, for its simulators; None if there are none.
+
+    Raises:
+        UnsupportedError: where Qiskit Aer is not installed.
+    """
+    if not circuit.readout:
+        return None
+    noise = _aer_noise()
+    model = noise.NoiseModel()
+    for wire, (zero, one) in enumerate(circuit.readout):
+        model.add_readout_error(noise.ReadoutError([[1 - zero, zero], [one, 1 - one]]), [wire])
+    return model
+
+
+def _aer_noise() -> Any:
+    try:
+        from qiskit_aer import noise
+    except ImportError as error:
+        raise UnsupportedError(
+            "expected Qiskit Aer for noise in Qiskit, got an environment without it; install qunlearn[ibm], or export "
+            "circuit.without_noise()"
+        ) from error
+    return noise
+
+
+def _error(channel: Channel) -> Any:
+    """Aer's error of the same kind, as an instruction."""
+    noise, strengths = _aer_noise(), CHANNELS[channel.name].full(channel.strengths)
+    share = strengths[0]
+    if channel.name == "depolarizing":
+        made = noise.depolarizing_error(share, len(channel.wires))
+    elif channel.name == "thermal-relaxation":
+        made = noise.thermal_relaxation_error(*strengths)
+    elif channel.name in _FLIPS:
+        made = noise.pauli_error([(_FLIPS[channel.name], share), ("I", 1 - share)])
+    else:
+        made = getattr(noise, channel.name.replace("-", "_") + "_error")(share)
+    return made.to_instruction()
 
 
 def from_qiskit(source: QuantumCircuit) -> Circuit:

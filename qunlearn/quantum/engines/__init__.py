@@ -1,6 +1,7 @@
 """Engines run a circuit on this machine and differentiate it; `ENGINES` has their names.
 
-``"torch"`` is the reference: any device, any order of derivative. ``"fused"`` is a compiled kernel for the CPU.
+``"torch"`` is the reference: any device, any order of derivative. ``"fused"`` is a compiled kernel for the CPU. Noisy
+circuits take ``"density"``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from qunlearn.errors import UnknownNameError
+from qunlearn.errors import UnknownNameError, UnsupportedError
 from qunlearn.quantum.circuit import Circuit
 from qunlearn.quantum.engines import torch_engine
 from qunlearn.quantum.engines.torch_engine import state
@@ -31,18 +32,40 @@ def _fused(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     return fused.expectations(circuit, features, weights)
 
 
+def _density(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    """Noisy circuits exactly, by PyTorch operations on density matrices."""
+    from qunlearn.quantum.engines import density
+
+    return density.expectations(circuit, features, weights)
+
+
 def _auto(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    if circuit.noisy:
+        _check_size(circuit)
+        return _density(circuit, features, weights)
     on_cpu = features.device.type == "cpu" == weights.device.type
     return (_fused if on_cpu else _torch)(circuit, features, weights)
 
 
-ENGINES: dict[str, Engine] = {"torch": _torch, "fused": _fused}
+def _check_size(circuit: Circuit) -> None:
+    from qunlearn.quantum.engines import density
+
+    if circuit.qubits > density.QUBITS:
+        raise UnsupportedError(
+            f"expected at most {density.QUBITS} qubits for a noisy circuit, got {circuit.qubits}: density matrices "
+            'grow with 4**qubits; take quantum trajectories (backend="simulator"), or engine="density" if you have the '
+            "memory and the time"
+        )
+
+
+ENGINES: dict[str, Engine] = {"torch": _torch, "fused": _fused, "density": _density}
 
 
 def find_engine(name: str) -> Engine:
     """The function (circuit, features, weights) -> expectations of an engine.
 
-    "auto" takes the fused engine for tensors on the CPU, and the torch engine for all others.
+    "auto" takes the density engine for noisy circuits, the fused engine for tensors on the CPU, and the torch engine
+    for all others.
     """
     if name == "auto":
         return _auto

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qunlearn.errors import InputError
+from qunlearn.errors import InputError, UnsupportedError
 from qunlearn.quantum.circuit import Angle, Circuit, Factor
 from qunlearn.quantum.engines.memory import check_memory
 from qunlearn.quantum.engines.observe import Observer, make_observer
@@ -33,7 +33,9 @@ def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
 
     Raises:
         InputError: if the states need more memory than there is, or a sample cannot be amplitude-encoded.
+        UnsupportedError: for a noisy circuit.
     """
+    refuse_noise(circuit, "torch")
     features, weights = promote(features, weights)
     check_memory(circuit, features)
     return evaluate(compile_circuit(circuit, True), features, weights)
@@ -43,11 +45,15 @@ def evaluate(program: Program, features: Tensor, weights: Tensor) -> Tensor:
     """The values of a program's observables, ``(..., observables)``; features and weights are of one real type."""
     loaded = _load(program, features.dtype, features.device)
     values = loaded.observer(_run(loaded, features, weights, loaded.observer.skips_tail))
-    return _tie(values, loaded, features, weights)
+    return tie(values, program.circuit, loaded.angles, features, weights)
 
 
 def state(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     """The final state, complex: features ``(..., features)`` give ``(..., 2, ..., 2)``, axis i for wire i."""
+    if circuit.noisy:
+        raise UnsupportedError(
+            "expected a circuit without noise, which alone has a pure final state; use circuit.without_noise()"
+        )
     features, weights = promote(features, weights)
     check_memory(circuit, features)
     flat = final_state(compile_circuit(circuit, False), features, weights)
@@ -57,16 +63,25 @@ def state(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
 def final_state(program: Program, features: Tensor, weights: Tensor) -> Tensor:
     """The final state of a program, flat and complex, ``(..., 2**qubits)``; inputs are of one real type."""
     loaded = _load(program, features.dtype, features.device)
-    return _tie(_run(loaded, features, weights, False), loaded, features, weights)
+    return tie(_run(loaded, features, weights, False), program.circuit, loaded.angles, features, weights)
 
 
-def _tie(values: Tensor, loaded: _Loaded, features: Tensor, weights: Tensor) -> Tensor:
+def tie(values: Tensor, circuit: Circuit, angles: dict[str, Angles], features: Tensor, weights: Tensor) -> Tensor:
     """The values, tied by a zero to the batch and to inputs that do not enter, so that gradients exist."""
-    if "features" not in loaded.angles and not loaded.program.circuit.amplitude:
+    if "features" not in angles and not circuit.amplitude:
         values = values + features[..., :0].sum(-1, keepdim=True)
-    if all(table.weight is None for table in loaded.angles.values()):
+    if all(table.weight is None for table in angles.values()):
         values = values + weights[:0].sum()
     return values
+
+
+def refuse_noise(circuit: Circuit, engine: str) -> None:
+    """Refuse a noisy circuit for an engine of pure states, with an `UnsupportedError`."""
+    if circuit.noisy:
+        raise UnsupportedError(
+            f"expected a circuit without noise for engine {engine!r}, got {len(circuit.channels)} channels and "
+            f"readout errors of {len(circuit.readout)} wires; use engine='auto' or 'density', or without_noise()"
+        )
 
 
 def promote(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

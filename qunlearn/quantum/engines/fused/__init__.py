@@ -31,9 +31,10 @@ def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
     that is computed. What reaches no observable gets a gradient of exactly zero.
 
     Raises:
-        UnsupportedError: for tensors that are not on the CPU.
+        UnsupportedError: for tensors that are not on the CPU, and for a noisy circuit.
         InputError: if the states need more memory than there is, or a sample cannot be amplitude-encoded.
     """
+    torch_engine.refuse_noise(circuit, "fused")
     for tensor in (features, weights):
         if tensor.device.type != "cpu":
             device = tensor.device
