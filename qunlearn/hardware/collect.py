@@ -46,6 +46,7 @@ class Collected:
         roles: of each model "original", "unlearned", "retrained", or "".
         keys: of each model the key of its trial in the study, or "".
         prepared: of each model its transpiled circuit.
+        device: with the calibration that it had when the jobs were planned; it runs nothing.
         labels, ids: of each set, ``(samples,)`` int64.
         features: ``[model][set]``, what entered the circuit, ``(samples, features)``.
         values: ``[model][set]``, expectation values ``(samples, observables)``.
@@ -62,6 +63,7 @@ class Collected:
     roles: dict[str, str]
     keys: dict[str, str]
     prepared: dict[str, Prepared]
+    device: Any
     labels: dict[str, NDArray[np.int64]]
     ids: dict[str, NDArray[np.int64]]
     features: dict[str, dict[str, NDArray[Any]]]
@@ -205,6 +207,7 @@ def load(folder: str | Path, *, models: Mapping[str, nn.Module] | None = None) -
         roles={model["name"]: model["role"] for model in content["models"]},
         keys={model["name"]: model["key"] for model in content["models"]},
         prepared={model["name"]: planned.prepared[model["structure"]] for model in content["models"]},
+        device=planned.snapshot,
         labels={key: given["labels"][places] for key, places in sets.items()},
         ids={key: given["ids"][places] for key, places in sets.items()},
         features=apart({name: given[f"features/{number}"] for number, name in enumerate(names)}),
@@ -218,7 +221,7 @@ def _positions(content: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
     """Of each set, where its samples stand in the plan's order."""
     order = np.array(content["order"], dtype=np.int64)
     found = {}
-    for number, (name, size) in enumerate(content["sets"].items()):
+    for number, (name, size) in enumerate(content["sets"]):
         places = np.flatnonzero(order[:, 0] == number)
         found[name] = places[np.argsort(order[places, 1])]
         assert len(places) == size

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qunlearn.errors import CorruptFileError, InputError, UnsupportedError
+from qunlearn.hardware.calibration import rebuilt
 from qunlearn.hardware.counts import pack, unpack
 from qunlearn.hardware.files import read_json, read_tensors, sha256, tensor_bytes, write_bytes
 from qunlearn.hardware.journal import Journal, Row
@@ -157,6 +158,11 @@ class Folder:
                     check_isa(circuit, device)
             except UnsupportedError as error:
                 raise InputError(f"{error}. It was there when {self.name} was planned: plan again") from None
+
+    @cached_property
+    def snapshot(self) -> Any:
+        """The device with the calibration that it had when the plan was made; it runs nothing."""
+        return rebuilt(read_json(self.path(CALIBRATION), REDO))
 
     def remote(self, service: Any = None) -> Remote:
         """The service and the device. Raises `InputError` where there is no account, or the device is gone."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from qunlearn.errors import InputError
 from qunlearn.hardware.bundle import Bundle, circuit_layer
+from qunlearn.hardware.calibration import snapshot
 from qunlearn.hardware.cost import JOB_SECONDS, Limits, Piece, cost_of, piece_of, rep_delay, split
 from qunlearn.hardware.files import canonical, json_bytes, sha256, sync_folder, tensor_bytes, write_bytes
 from qunlearn.hardware.folder import CALIBRATION, CIRCUITS, FORMAT, KIND, PLAN, SAMPLES, Folder
@@ -138,7 +139,7 @@ def plan(
         **rows.describe(),
         "structures": _structures(works),
     }
-    files = {**rows.files(), CIRCUITS: _qpy(works), CALIBRATION: json_bytes(_calibration(device))}
+    files = {**rows.files(), CIRCUITS: _qpy(works), CALIBRATION: json_bytes(snapshot(device))}
     content["files"] = {name: sha256(files[name]) for name in sorted(files)}
     content["jobs"] = _jobs(content, len(rows.order), rows.models_of, pieces, limits)
     made = Plan(root, content)
@@ -212,7 +213,7 @@ class _Rows:
             }
             for number, (name, model) in enumerate(self._named)
         ]
-        sizes = {name: len(data) for name, data in self.bundle.sets.items()}
+        sizes = [[name, len(data)] for name, data in self.bundle.sets.items()]
         return {"models": models, "sets": sizes, "order": [list(place) for place in self.order]}
 
     def files(self) -> Files:
@@ -311,37 +312,6 @@ def _qpy(works: Sequence[Work]) -> bytes:
     return content
 
 
-def _calibration(device: Any) -> dict[str, Any]:
-    """The device's own figures as they are today: error and duration of every instruction, of every qubit its times."""
-    target = device.target
-    gates: dict[str, dict[str, list[float | None]]] = {}
-    for name in sorted(target.operation_names):
-        rows = {places: facts for places, facts in (target[name] or {}).items() if places is not None and facts}
-        gates[name] = {
-            " ".join(map(str, places)): [_finite(facts.error), _finite(facts.duration)]
-            for places, facts in sorted(rows.items())
-        }
-    qubits = [
-        {name: _finite(getattr(facts, name, None)) for name in ("t1", "t2", "frequency")} if facts else {}
-        for facts in target.qubit_properties or []
-    ]
-    version = getattr(device, "backend_version", None)
-    about = {"device": device.name, "version": None if version is None else str(version), "qubits": device.num_qubits}
-    return {**about, "calibrated": _calibrated(device), "error_and_duration": gates, "qubit_properties": qubits}
-
-
-def _calibrated(device: Any) -> str | None:
-    """When the device was calibrated, as it says itself."""
-    try:
-        return str(device.properties().last_update_date)
-    except Exception:  # not every device knows
-        return None
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _VERSIONS:
@@ -388,7 +358,7 @@ def _lines(made: Plan) -> list[str]:
     content, jobs = made.content, made.content["jobs"]
     total = {name: sum(job[name] for job in jobs) for name in ("circuits", "executions", "payload")}
     where = "runs on this machine" if content["local"] else "through your account"
-    sets = ", ".join(f"{size} {name}" for name, size in content["sets"].items())
+    sets = ", ".join(f"{size} {name}" for name, size in content["sets"])
     stops = sorted({job["stop_after"] for job in jobs})
     stop = f"{stops[0]}" if len(stops) == 1 else f"{stops[0]} to {stops[-1]}"
     rows = [
