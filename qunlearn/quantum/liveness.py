@@ -84,6 +84,9 @@ def _on_zero(name: str, angle: float | None, fresh: tuple[bool, ...]) -> tuple[b
 def _reached(circuit: Circuit, kept: tuple[int, ...], word: str) -> set[int]:
     """Positions of the gates that do not commute with what the observable has become, from the last gate back."""
     letters = [frozenset(letter) for letter in word]
+    for wire, (zero, one) in enumerate(circuit.readout):
+        if zero != one:  # read with a pull towards one side, so partly as a constant
+            letters[wire] |= {"I"}
     reached, keep, position = set(), frozenset(kept), len(circuit.gates)
     for gate in reversed(circuit.steps):
         if isinstance(gate, Channel):
