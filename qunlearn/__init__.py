@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from qunlearn.evaluation.evaluate import evaluate
     from qunlearn.methods import unlearn
     from qunlearn.models import HybridClassifier, load_model, reinitialise, save_model, stages
-    from qunlearn.quantum import Circuit, QuantumLayer, load_circuit
+    from qunlearn.models.execution import with_backend
+    from qunlearn.quantum import Circuit, QuantumLayer, backends, load_circuit
+    from qunlearn.quantum.noise import NoiseModel
     from qunlearn.study import load_study
     from qunlearn.training import Recipe, retrain, train
 
@@ -29,11 +31,14 @@ _ROOMS = {
     "errors": ("QunlearnError",),
     "evaluation": ("evaluate",),
     "methods": ("unlearn",),
+    "models.execution": ("with_backend",),
     "models": ("HybridClassifier", "load_model", "reinitialise", "save_model", "stages"),
+    "quantum.noise": ("NoiseModel",),
     "quantum": ("Circuit", "QuantumLayer", "load_circuit"),
     "study": ("load_study",),
     "training": ("Recipe", "retrain", "train"),
 }
+_WHOLE = {"backends": "quantum.backends", "hardware": "hardware", "methods": "methods"}
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
@@ -41,10 +46,12 @@ __all__ = [
     "Dataset",
     "ForgetRequest",
     "HybridClassifier",
+    "NoiseModel",
     "QuantumLayer",
     "QunlearnError",
     "Recipe",
     "Split",
+    "backends",
     "evaluate",
     "hardware",
     "load_circuit",
@@ -58,13 +65,14 @@ __all__ = [
     "stages",
     "train",
     "unlearn",
+    "with_backend",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Loads a room of the package when something of it is first asked for, so that importing stays quick."""
-    if name in ("hardware", "methods"):
-        return importlib.import_module(f"qunlearn.{name}")
+    if name in _WHOLE:
+        return importlib.import_module(f"qunlearn.{_WHOLE[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'qunlearn' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"qunlearn.{_HOME[name]}"), name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +13,13 @@ from torch import Tensor, nn
 
 from qunlearn.errors import InputError
 from qunlearn.quantum import engines
+from qunlearn.quantum.backends import Backend, find_backend
 from qunlearn.quantum.circuit import Circuit
 from qunlearn.quantum.gates import gate as gate_spec
+from qunlearn.quantum.noise import NoiseModel
+
+TRAJECTORIES = "trajectories"
+MOST_NOISY = 8  # qubits of a density matrix that "auto" takes; quantum trajectories above
 
 
 class QuantumLayer(nn.Module):
@@ -20,38 +27,97 @@ class QuantumLayer(nn.Module):
 
     The layer is a pure function of features and weights, so ``torch.func.functional_call``, ``vmap``,
     ``jacrev``, ``hessian``, double backward, deepcopy and pickling all work. Forward mode inside forward mode takes
-    ``engine="torch"``.
+    ``engine="torch"``. On a backend a batch is one job, and what is drawn differs from call to call; copies of the
+    layer share the backend.
 
     Args:
         circuit: what to run.
-        engine: what runs it: "fused" (a compiled kernel, CPU tensors only), "torch" (the reference, any device), or
-            "auto": the first for tensors on the CPU, the second for all others.
+        engine: what runs it on this machine: "fused" (a compiled kernel, CPU tensors only), "torch" (the reference,
+            any device), "density" (noisy circuits exactly), "trajectories" (noisy circuits by averaging runs), or
+            "auto": "fused" for tensors on the CPU, "torch" for all others, for noisy circuits "density" up to 8 qubits
+            and "trajectories" above.
+        backend: what runs it elsewhere instead: a name such as "lightning.qubit", "aer", "fake_torino" or "ibm_...", or
+            a `Backend`; see `find_backend`. None for the engine.
+        shots: measurements of each circuit, for honest shot noise; None for exact values. Without a backend it is
+            our own simulator that draws them.
+        gradient: of a backend or of shots: "parameter-shift", "spsa" or "device"; see `Backend`.
+        seed: of all that a backend or shots draw.
         dtype: of the weights, float32 or float64; torch's default if None.
         generator: for the initial weights, uniform on [0, 2 pi); torch's global one if None.
 
     Attributes:
         weights: ``(weights,)``, radians, in program order.
+        backend: the `Backend`, or None where an engine runs the circuit.
 
     Raises:
-        UnknownNameError: for an engine that does not exist.
+        UnknownNameError: for an engine or a backend that does not exist.
+        InputError: for a backend that cannot be had, with what to do.
     """
 
     weights: nn.Parameter
+    backend: Backend | None
 
     def __init__(
         self,
         circuit: Circuit,
         engine: str = "auto",
         *,
+        backend: Any = None,
+        shots: int | None = None,
+        gradient: str = "parameter-shift",
+        seed: int = 0,
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        engines.find_engine(engine)
-        self.circuit = circuit
+        if engine != TRAJECTORIES:
+            engines.find_engine(engine)
+        self.circuit = self._home = circuit
         self.engine = engine
+        self.run_on(backend, shots=shots, gradient=gradient, seed=seed)
         self.weights = nn.Parameter(torch.empty(circuit.weights, dtype=dtype))
         self.reset_parameters(generator)
+
+    def run_on(
+        self,
+        backend: Any = None,
+        *,
+        shots: int | None = None,
+        noise: Any = None,
+        gradient: str = "parameter-shift",
+        seed: int = 0,
+    ) -> None:
+        """Runs the circuit elsewhere from now on; without arguments, where and as it was made to run at first.
+
+        Args:
+            backend: as for the layer itself.
+            shots: as for the layer itself.
+            noise: a `NoiseModel` or a table that it reads, in place of any noise that the circuit had; or the name of a
+                fake device, whose calibration is the noise; None for the circuit as it is.
+            gradient: as for the layer itself.
+            seed: as for the layer itself.
+
+        Raises:
+            InputError: for a backend or a noise that cannot be had.
+        """
+        own = self._home.with_noise(noise) if noise is not None and _is_model(noise) else self._home
+        options: dict[str, Any] = {"shots": shots, "gradient": gradient, "seed": seed}
+        found: Backend | None = None
+        if isinstance(backend, Backend):
+            found = find_backend(backend, shots=shots)
+        elif backend is not None:
+            found = find_backend(backend, **options)
+        elif shots is not None or gradient != "parameter-shift" or self._draws(own):
+            found = find_backend("simulator", **options, engine=self.engine)
+        if noise is not None and not _is_model(noise):
+            from qunlearn.quantum.backends.calibrated import Calibrated
+
+            found = Calibrated(noise, found, seed=seed)
+        self.circuit, self.backend = own, found
+
+    def _draws(self, circuit: Circuit) -> bool:
+        """Whether the engine runs the circuit by quantum trajectories."""
+        return self.engine == TRAJECTORIES or (self.engine == "auto" and circuit.noisy and circuit.qubits > MOST_NOISY)
 
     @property
     def periods(self) -> Tensor:
@@ -74,6 +140,8 @@ class QuantumLayer(nn.Module):
         Raises:
             InputError: for features of another width.
         """
+        if self.backend is not None:
+            return self.backend.expectations(self.circuit, self._check(x), self.weights)
         return engines.expectations(self.circuit, self._check(x), self.weights, self.engine)
 
     def state(self, x: Tensor | ArrayLike) -> Tensor:
@@ -108,10 +176,17 @@ class QuantumLayer(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows between the brackets."""
         name = f"{self.circuit.card}, " if self.circuit.card else ""
+        place = f"engine={self.engine!r}" if self.backend is None else f"backend={self.backend!r}"
+        noise = ", noisy" if self.circuit.noisy else ""
         return (
             f"{name}qubits={self.circuit.qubits}, depth={self.circuit.depth}, features={self.circuit.features}, "
-            f"weights={self.circuit.weights}, observables={len(self.circuit.observables)}, engine={self.engine!r}"
+            f"weights={self.circuit.weights}, observables={len(self.circuit.observables)}{noise}, {place}"
         )
+
+
+def _is_model(noise: Any) -> bool:
+    """Whether it says itself what strikes, and is not a device that was calibrated."""
+    return isinstance(noise, (Mapping, NoiseModel))
 
 
 def weight_periods(circuit: Circuit) -> Tensor:

@@ -46,8 +46,15 @@ def _reason(part: nn.Module, where: str) -> str | None:
         return f"{type(part).__name__} {where} is not known to be faster for several models at once"
     if isinstance(part, nn.BatchNorm1d) and part.momentum is None:
         return f"BatchNorm1d {where} has no momentum"
-    if isinstance(part, QuantumLayer) and part.circuit.qubits > MOST_QUBITS:
-        return f"the circuit {where} has {part.circuit.qubits} qubits, and above {MOST_QUBITS} nothing is gained"
+    return _reason_of_circuit(part, where) if isinstance(part, QuantumLayer) else None
+
+
+def _reason_of_circuit(part: QuantumLayer, where: str) -> str | None:
+    if part.backend is not None:
+        return f"the circuit {where} runs on {part.backend.name!r}, where what is drawn belongs to one model"
+    most = MOST_QUBITS // 2 if part.circuit.noisy else MOST_QUBITS  # a density matrix is a state of twice the qubits
+    if part.circuit.qubits > most:
+        return f"the circuit {where} has {part.circuit.qubits} qubits, and above {most} nothing is gained"
     return None
 
 

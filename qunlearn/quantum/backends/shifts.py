@@ -6,12 +6,15 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from qunlearn.quantum.backends.opened import Opened
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
 
@@ -72,5 +75,7 @@ def _terms(opened: Opened, positions: tuple[int, ...]) -> list[tuple[float, tupl
 
 
 def _table(entries: list[tuple[float, int, int]], size: tuple[int, int]) -> csr_array:
+    from scipy.sparse import csr_array  # a fifth of a second, for those who take gradients on a backend
+
     weights, rows, columns = (list(part) for part in zip(*entries, strict=True)) if entries else ([], [], [])
     return csr_array((np.array(weights, dtype=float), (rows, columns)), shape=size)
