@@ -194,7 +194,7 @@ def _error(circuit: QuantumCircuit, target: Any) -> float:
     """Minus the logarithm of the probability that nothing goes wrong, by the device's calibration."""
     total = 0.0
     for name, qubits in instructions(circuit):
-        facts = target[name].get(qubits) if name in target and target[name] else None
+        facts = target[name].get(qubits) if target.get(name) else None
         error = getattr(facts, "error", None) or 0.0
         total -= math.log(max(1.0 - error, 1e-9))
     return total
