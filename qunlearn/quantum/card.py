@@ -20,15 +20,19 @@ from qunlearn.quantum.encoding import Encoding
 from qunlearn.quantum.entanglement import PATTERNS, pairs
 from qunlearn.quantum.expression import evaluate, loop
 from qunlearn.quantum.gates import gate as gate_spec
+from qunlearn.quantum.noise import CHANNELS, NoiseModel, Place, Strike, channel, check_place, read_strengths
 
 KNOBS = ("depth", "encoding", "entanglement", "features", "observables", "reupload", "rotations")
 _CARD_KEYS: dict[str, type] = {
     "name": str, "title": str, "source": str, "notes": str, "knobs": list, "refuses": dict, "encoding": dict,
-    "start": list, "layer": list, "end": list,
+    "start": list, "layer": list, "end": list, "noise": list,
 }  # fmt: skip
 _OPERATION_KEYS: dict[str, type | tuple[type, ...]] = {
     "gate": str, "gates": list, "wires": list, "each": str, "when": str, "pattern": str, "angle": (str, int, float),
     "knob": str,
+}  # fmt: skip
+_NOISE_KEYS: dict[str, type | tuple[type, ...]] = {
+    "channel": str, "after": str, "wires": list, "strength": (int, float, list, dict),
 }  # fmt: skip
 _PARTS = ("start", "layer", "end")
 _folders: list[Traversable] = []
@@ -69,6 +73,30 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class NoisePlace:
+    """One ``[[noise]]`` table of a card: where a channel strikes.
+
+    Attributes:
+        channel: a row of `CHANNELS`.
+        after: as in `Strike`.
+        wires: expressions over n and depth, or None; as in `Strike`.
+        strengths: None where whoever loads the card gives them, without which it does not strike.
+        place: file, line and table, for error messages.
+    """
+
+    channel: str
+    after: str
+    wires: tuple[str | int, ...] | None
+    strengths: tuple[float, ...] | None
+    place: str
+
+    def at(self, names: Mapping[str, int]) -> Place:
+        """Where it strikes in a circuit of a given size."""
+        with _at(self.place):
+            return self.after, None if self.wires is None else tuple(evaluate(wire, names) for wire in self.wires)
+
+
+@dataclass(frozen=True)
 class Card:
     """A circuit family: what `load_circuit` reads from a TOML file.
 
@@ -83,6 +111,7 @@ class Card:
         start: operations once, after the first encoding.
         layer: operations of one layer.
         end: operations once, after the last layer.
+        noise: where channels strike.
         place: where it was read from.
     """
 
@@ -96,6 +125,7 @@ class Card:
     start: tuple[Operation, ...]
     layer: tuple[Operation, ...]
     end: tuple[Operation, ...]
+    noise: tuple[NoisePlace, ...]
     place: str = field(compare=False)
 
 
@@ -174,7 +204,9 @@ def read_card(text: str, place: str) -> Card:
         encoding = Encoding.read(data.get("encoding", {"name": "none"}))
     title, source, notes = (str(data.get(key, "")).strip() for key in ("title", "source", "notes"))
     start, layer, end = parts["start"], parts["layer"], parts["end"]
-    return Card(data["name"], title, source, notes, tuple(knobs), dict(refuses), encoding, start, layer, end, place)
+    noise = tuple(_read_noise(data.get("noise", []), text, place))
+    refusals = dict(refuses)
+    return Card(data["name"], title, source, notes, tuple(knobs), refusals, encoding, start, layer, end, noise, place)
 
 
 def _read_operations(tables: list[Any], part: str, text: str, place: str) -> Iterator[Operation]:
@@ -206,6 +238,19 @@ def _read_operation(table: dict[str, Any], where: str) -> Operation:
         raise InputError(f'expected knob = "rotations", or "entanglement" beside a pattern, got {knob!r}')
     constant = None if angle == "weight" else float(angle)
     return Operation(gates, tuple(wires), each, str(table.get("when", "")), pattern, constant, knob, where)
+
+
+def _read_noise(tables: list[Any], text: str, place: str) -> Iterator[NoisePlace]:
+    for number, table in enumerate(tables):
+        where = f"{place}, line {_line(text, 'noise', number)}, [[noise]] {number + 1}"
+        with _at(where):
+            _check_keys(table, _NOISE_KEYS, "noise")
+            if "channel" not in table:
+                raise InputError('expected channel = "...", got none')
+            spec, after, wires = channel(table["channel"]), table.get("after", "two-qubit"), table.get("wires")
+            check_place(after)
+            strengths = read_strengths(spec, table["strength"]) if "strength" in table else None
+            yield NoisePlace(spec.name, after, None if wires is None else tuple(wires), strengths, where)
 
 
 def _check_keys(table: object, kinds: Mapping[str, type | tuple[type, ...]], what: str) -> None:
@@ -244,6 +289,7 @@ def load_circuit(
     observables: Sequence[str] | None = None,
     rotations: str | Sequence[str] | None = None,
     features: int | None = None,
+    noise: NoiseModel | Mapping[str, Any] | None = None,
 ) -> Circuit:
     """A circuit from a card: its name, or the path of a TOML file, at a given size.
 
@@ -258,6 +304,9 @@ def load_circuit(
         observables: Pauli strings, character i on wire i; Z on every wire by default.
         rotations: the rotation gates of a layer, such as ``"ry-rz"``, where the card takes them.
         features: how many features a sample has, if fewer than the encoding can hold.
+        noise: a `NoiseModel`; or a table of strengths such as ``{"depolarizing": 0.01, "readout": 0.02}``
+            (see `NoiseModel.read`), whose channels strike where the card says, or else after two-qubit gates. None
+            is what the card gives strengths for: nothing, in the package's own cards.
 
     Raises:
         UnknownNameError: for an unknown card, pattern, encoding or gate, with the nearest known name.
@@ -277,9 +326,26 @@ def load_circuit(
     if paulis is None:
         paulis = ["I" * wire + "Z" + "I" * (qubits - wire - 1) for wire in range(qubits)]
     amplitude = card.encoding.name == "amplitude"
-    return Circuit(
+    circuit = Circuit(
         qubits, gates, tuple(paulis), width, weights, amplitude, card=card.name, depth=depth, settings=_settings(card)
     )
+    return circuit.with_noise(noise if isinstance(noise, NoiseModel) else _noise(card, circuit, noise or {}))
+
+
+def _noise(card: Card, circuit: Circuit, given: Mapping[str, Any]) -> NoiseModel:
+    """What the card and a table of strengths say together; the table wins for the channels that it names."""
+    names = {"n": circuit.qubits, "depth": circuit.depth}
+    places: dict[str, list[Place]] = {}
+    for line in card.noise:
+        places.setdefault(line.channel, []).append(line.at(names))
+    model = NoiseModel.read(given, places)
+    named = {str(key).replace("_", "-") for key in given} & set(CHANNELS)
+    own = [
+        Strike(line.channel, line.strengths, *line.at(names))
+        for line in card.noise
+        if line.strengths is not None and line.channel not in named
+    ]
+    return replace(model, strikes=(*own, *model.strikes))
 
 
 def _refuse(card: Card, asked: Mapping[str, object]) -> None:

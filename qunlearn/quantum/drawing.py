@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from fractions import Fraction
 
 from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
@@ -28,7 +29,7 @@ def draw(circuit: Circuit, columns: int = 100) -> str:
     """The circuit as text, wrapped at `columns` characters; x0 is feature 0, w3 weight 3, angles in radians.
 
     A dot marks a control, and both wires of CZ; the last column shows the observables that are read on one wire
-    alone. Other observables stand in a line below.
+    alone. Other observables stand in a line below, and noise, which is not drawn, in another.
 
     >>> from qunlearn.quantum.circuit import Angle, Circuit, Gate
     >>> print(draw(Circuit(2, (Gate("rx", (0,), Angle(weight=0)), Gate("cx", (0, 1))), ("ZI", "XX"), 0, 1)))
@@ -50,7 +51,7 @@ def draw(circuit: Circuit, columns: int = 100) -> str:
         last = number == len(parts) - 1
         close = ends if last else ["─···"] * circuit.qubits
         texts.append("\n".join((n + r + c).rstrip() for n, r, c in zip(names, rows, close, strict=True)))
-    return "\n\n".join(texts) + _observables_line(circuit)
+    return "\n\n".join(texts) + _observables_line(circuit) + _noise_line(circuit)
 
 
 def _moments(circuit: Circuit) -> list[list[Gate]]:
@@ -109,6 +110,13 @@ def _single(circuit: Circuit, wire: int) -> list[str]:
 def _observables_line(circuit: Circuit) -> str:
     singles = sum(len(_single(circuit, wire)) for wire in range(circuit.qubits))
     return "" if singles == len(circuit.observables) else f"\nobservables: {', '.join(circuit.observables)}"
+
+
+def _noise_line(circuit: Circuit) -> str:
+    counts = Counter(channel.name for channel in circuit.channels)
+    parts = [f"{count} {name}" for name, count in counts.most_common()]
+    parts += ["readout errors"] if circuit.readout else []
+    return f"\nnoise: {', '.join(parts)}" if parts else ""
 
 
 def label(angle: Angle) -> str:

@@ -17,6 +17,7 @@ from qunlearn.quantum.gates import GATES
 __all__ = ["CHANNELS", "PLACES", "ChannelSpec", "NoiseModel", "Strike", "channel"]
 
 Readout = tuple[tuple[float, float], ...]
+Place = tuple[str, tuple[int, ...] | None]
 #: After every gate, every gate on one or on two wires; on every wire after each upload of features, after each
 #: layer, before the first and after the last gate. The name of a gate is a place too.
 PLACES = ("gate", "one-qubit", "two-qubit", "encoding", "layer", "start", "end")
@@ -139,14 +140,15 @@ class NoiseModel:
         return cls.read({**channels, "readout": readout, "after": after})
 
     @classmethod
-    def read(cls, table: Mapping[str, Any], places: Mapping[str, Sequence[Strike]] | None = None) -> NoiseModel:
+    def read(cls, table: Mapping[str, Any], places: Mapping[str, Sequence[Place]] | None = None) -> NoiseModel:
         """A model from a table of channels by name, such as ``{"depolarizing": 0.01, "after": "gate"}``.
 
         Other keys: ``readout``, ``after``, and ``strikes``, a list of tables with the attributes of `Strike`.
 
         Args:
             table: as read from TOML or JSON.
-            places: for a channel's name, where it strikes unless the table says ``after``.
+            places: for a channel's name, where it strikes unless the table says ``after``: the attributes `after`
+                and `wires` of `Strike`.
 
         Raises:
             UnknownNameError: for an unknown channel or place, with the nearest known name.
@@ -165,9 +167,8 @@ class NoiseModel:
                 known = [k.replace("-", "_") for k in CHANNELS] if "-" not in str(key) else CHANNELS
                 raise UnknownNameError("channel", key, (*known, "readout", "after", "strikes"))
             strengths = read_strengths(CHANNELS[name], value)
-            where = [] if after is not None or places is None else places.get(name, [])
-            found += [dataclasses.replace(place, strengths=strengths) for place in where]
-            found += [] if where else [Strike(name, strengths, after or "two-qubit")]
+            where = places.get(name, ()) if places and after is None else ()
+            found += [Strike(name, strengths, *place) for place in where or [(after or "two-qubit", None)]]
         return cls(tuple(found), readout)
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,6 +194,8 @@ class NoiseModel:
         readout = self._pairs(circuit.qubits)
         if not any(share for pair in readout for share in pair):
             readout = ()
+        if not channels and not readout:
+            return circuit.without_noise()
         return dataclasses.replace(circuit, channels=tuple(channels), readout=readout)
 
     def _pairs(self, qubits: int) -> Readout:
