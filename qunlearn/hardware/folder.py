@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qunlearn.errors import CorruptFileError, InputError, UnsupportedError
+from qunlearn.errors import CorruptFileError, InputError, QunlearnError, ServiceError, UnsupportedError
+from qunlearn.hardware import clock
 from qunlearn.hardware.calibration import rebuilt
 from qunlearn.hardware.counts import pack, unpack
 from qunlearn.hardware.files import read_json, read_tensors, sha256, tensor_bytes, write_bytes
 from qunlearn.hardware.journal import Journal, Row
-from qunlearn.hardware.service import Remote
+from qunlearn.hardware.service import Remote, quiet
 from qunlearn.quantum.backends.device import account_service, check_size, find_device
 from qunlearn.quantum.circuit import Circuit
 from qunlearn.quantum.sampling import Basis
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 KIND = "qunlearn hardware plan"
 PLAN, CIRCUITS, SAMPLES, CALIBRATION = "plan.json", "circuits.qpy", "samples.safetensors", "calibration.json"
+#: Seconds between tries to get hold of a device.
+CONNECTING = (1.0, 2.0, 4.0, 8.0)
 REDO = "plan again under another name, or copy the folder again"
 
 
@@ -164,10 +167,33 @@ class Folder:
         """The device with the calibration that it had when the plan was made; it runs nothing."""
         return rebuilt(read_json(self.path(CALIBRATION), REDO))
 
-    def remote(self, service: Any = None) -> Remote:
-        """The service and the device. Raises `InputError` where there is no account, or the device is gone."""
-        service = account_service() if service is None else service
-        return Remote(service, find_device(self.backend, service))
+    def remote(self, service: Any = None, *, to_post: bool = False) -> Remote:
+        """The service and, where jobs are to be posted, the device.
+
+        Raises:
+            InputError: no account, or the device is gone or has changed.
+        """
+        if not to_post:  # what was sent may be collected after the device was retired
+            return Remote(account_service() if service is None else service)
+        given = service
+        problem: QunlearnError | None = None
+        for pause in (0.0, *CONNECTING):
+            clock.wait(pause)
+            service = account_service() if given is None else given
+            try:
+                with quiet():
+                    device = find_device(self.backend, service)
+                    loaded = device.target is not None  # asks the service for the calibration
+            except QunlearnError as error:  # also the client's answer where the service did not answer it
+                problem = error
+            except Exception as error:
+                problem = ServiceError(f"expected to reach {self.backend}, got {Remote(service).words(error)}")
+            else:
+                assert loaded
+                self.check_device(device)
+                return Remote(service, device)
+        assert problem is not None
+        raise problem
 
     def run_here(self, row: Row, device: Any) -> list[list[NDArray[np.int64]]]:
         """Run a job on this machine: the counts of each structure's circuits."""

@@ -27,10 +27,10 @@ class Remote:
 
     Args:
         service: a ``QiskitRuntimeService``.
-        device: the backend, as that service gave it.
+        device: the backend, as that service gave it; only posting needs it.
     """
 
-    def __init__(self, service: Any, device: Any) -> None:
+    def __init__(self, service: Any, device: Any = None) -> None:
         self.service, self.device = service, device
         self.batch: Any = None
         never_repeat_posts(service)
@@ -67,7 +67,7 @@ class Remote:
         """Submit one job; its id. Whatever is raised may mean that the job was accepted: see `meaning`."""
         from qiskit_ibm_runtime.executor_sampler import Sampler
 
-        with _quiet():
+        with quiet():
             job = Sampler(mode=self.batch or self.device, options=options).run(list(pubs))
         return str(job.job_id())
 
@@ -98,7 +98,7 @@ class Remote:
             if pause:
                 clock.wait(pause)
             try:
-                with _quiet():
+                with quiet():
                     return call()
             except Exception as error:
                 found, text = meaning(error), self.words(error)
@@ -192,7 +192,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the client's warnings, which may quote a token."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

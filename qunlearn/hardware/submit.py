@@ -69,7 +69,7 @@ def submit(
         if left and planned.local:
             _run_here(planned, journal, left, device, say)
         elif left:
-            _Sending(planned, journal, planned.remote(service), listing_delay, say).send_all(left)
+            _Sending(planned, journal, planned.remote(service, to_post=True), listing_delay, say).send_all(left)
         return make_status(planned, journal.rows())
 
 
@@ -101,7 +101,6 @@ class _Sending:
 
     def send_all(self, rows: list[Row]) -> None:
         """Bring every row to submitted or failed; those that may be sent already come last, with the least to wait."""
-        self.planned.check_device(self.remote.device)
         self.remote.open_batch(self.say)
         try:
             for row in sorted(rows, key=lambda row: row.state == "posting"):
