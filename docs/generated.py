@@ -11,15 +11,22 @@ from qunlearn.data import available_datasets
 from qunlearn.methods.search import in_words
 from qunlearn.metrics import METRICS
 from qunlearn.quantum.card import available_cards
+from qunlearn.quantum.channels import CHANNELS
 
 
 def write(docs):
     """Writes everything below the folder of the documentation; unchanged files stay as they are."""
     for name, cls in methods.available().items():
         _write(docs / "methods" / f"{name}.md", _method_page(name, cls))
-    tables = {"methods": _methods(), "metrics": _metrics(), "circuits": _circuits(), "datasets": _datasets()}
-    for name, text in tables.items():
-        _write(docs / "_generated" / f"{name}.md", text)
+    tables = {
+        "methods": _methods,
+        "metrics": _metrics,
+        "circuits": _circuits,
+        "channels": _channels,
+        "datasets": _datasets,
+    }
+    for name, table in tables.items():
+        _write(docs / "_generated" / f"{name}.md", table())
 
 
 def _write(path, text):
@@ -101,6 +108,15 @@ def _metrics():
 def _circuits():
     rows = [(f"`{card.name}`", card.title, ", ".join(card.knobs)) for card in available_cards().values()]
     return _table(("card", "layout", "knobs"), rows)
+
+
+def _channels():
+    rows = []
+    for spec in CHANNELS.values():
+        optional = spec.parameters[len(spec.parameters) - spec.optional :]
+        strengths = [f"{name} (optional)" if name in optional else name for name in spec.parameters]
+        rows.append((f"`{spec.name}`", ", ".join(strengths), spec.summary))
+    return _table(("channel", "strengths", "what it does"), rows)
 
 
 def _datasets():
