@@ -101,7 +101,7 @@ def report(folder: Folder) -> None:
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, circuits, datasets, metrics or engines")],
+    kind: Annotated[str, typer.Argument(help="methods, circuits, datasets, metrics, engines or backends")],
     as_json: AsJson = False,
 ) -> None:
     """List what there is to use."""

@@ -1,4 +1,4 @@
-"""What is there to use: methods, circuits, data sets, metrics, engines; and what this installation is."""
+"""What is there to use: methods, circuits, data sets, metrics, engines, backends; and what this installation is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listing(kind: str) -> Rows:
     """Rows, each with "name", of all that there is of a kind.
 
     Raises:
-        UnknownNameError: for another kind than methods, circuits, datasets, metrics or engines.
+        UnknownNameError: for another kind than methods, circuits, datasets, metrics, engines or backends.
     """
     if kind not in KINDS:
         raise UnknownNameError("list", kind, KINDS)
@@ -71,7 +71,14 @@ def _metrics() -> Rows:
 def _engines() -> Rows:
     from qunlearn.quantum.engines import ENGINES
 
-    return [{"name": name, "about": _summary(engine)} for name, engine in ENGINES.items()]
+    rows = [{"name": name, "about": _summary(engine)} for name, engine in ENGINES.items()]
+    return [*rows, {"name": "trajectories", "about": "Noisy circuits on many qubits, by averaging runs with errors."}]
+
+
+def _backends() -> Rows:
+    from qunlearn.quantum.backends import available_backends
+
+    return [{"name": name, "about": about} for name, about in available_backends().items()]
 
 
 KINDS: dict[str, Callable[[], Rows]] = {
@@ -80,6 +87,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "datasets": _datasets,
     "metrics": _metrics,
     "engines": _engines,
+    "backends": _backends,
 }
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Runtime",
     "Simulator",
     "Spent",
+    "available_backends",
     "find_backend",
     "open_circuit",
 ]
@@ -34,7 +35,17 @@ KNOWN: dict[str, str] = {
     "fake_*": "IBM's devices as their calibration describes them, such as fake_torino, on this machine (extra: ibm).",
     "ibm_*": "IBM's machines, through the user's saved account (extra: ibm).",
 }
+_NO_QUBITS = {"gaussian", "null", "qutrit"}  # devices of PennyLane for other things than circuits of qubits
 _HOME = {"Aer": "aer", "PennyLane": "pennylane", "Runtime": "runtime", "Simulator": "simulator"}
+
+
+def available_backends() -> dict[str, str]:
+    """The names that `find_backend` knows, and what stands behind them; PennyLane's installed devices among them."""
+    import pennylane as qml
+
+    devices = [name for name in sorted(qml.plugin_devices) if not set(name.split(".")) & _NO_QUBITS]
+    others = [name for name in devices if name not in KNOWN]
+    return {**KNOWN, **dict.fromkeys(others, "A device of PennyLane.")}
 
 
 def find_backend(backend: Any, *, shots: int | None = None, seed: int = 0, **options: Any) -> Backend:

@@ -215,8 +215,8 @@ class _Task:
 
     def _at(self, points: Floats) -> Floats:
         """Values ``(points, rows, observables)`` at coordinates ``(points, rows, C)``, in one job."""
-        shape = points.shape[:2]
-        return self.backend._run(self.opened, points.reshape(-1, points.shape[-1])).reshape(*shape, -1)
+        around, rows, width = points.shape
+        return self.backend._run(self.opened, points.reshape(around * rows, width)).reshape(around, rows, -1)
 
 
 class _Derivative(torch.autograd.Function):

@@ -49,7 +49,7 @@ class Opened:
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
         """The shift rule of each angle, ``K`` of them; () where no observable depends on it."""
-        live = _live(self.source)
+        live = live_gates(self.source)
         gates = [(gate, alive) for gate, alive in zip(self.source.gates, live, strict=True) if _is_open(gate)]
         found = [gate_spec(gate.name).shift_rule if alive else () for gate, alive in gates]
         return (gate_spec("ry").shift_rule,) * self.tree + tuple(found)
@@ -92,8 +92,9 @@ class Opened:
             chosen = features.index_select(-1, self._indices([row.feature for row in rows], features))
             sign, shift = ([getattr(row, name) for row in rows] for name in ("sign", "shift"))
             value = value * (chosen * _numbers(sign, features) + _numbers(shift, features))
-        value = value + _numbers([angle.offset for angle in self._open], features)
-        return value.expand(*features.shape[:-1], len(self._open))
+        # Zeros that tie the angles to the batch, and to inputs that do not enter, so that gradients exist.
+        tie = features[..., :0].sum(-1, keepdim=True) + weights[:0].sum()
+        return value + _numbers([angle.offset for angle in self._open], features) + tie
 
     def _indices(self, found: Sequence[int | None], like: Tensor) -> Tensor:
         return torch.tensor([self.source.weights if i is None else i for i in found], device=like.device)
@@ -159,12 +160,6 @@ def open_circuit(circuit: Circuit) -> Opened:
 
 def _is_open(gate: Gate) -> bool:
     return gate.angle is not None and not gate.angle.constant
-
-
-def _live(circuit: Circuit) -> tuple[bool, ...]:
-    if getattr(circuit, "channels", ()):  # noise between the gates may make an observable depend on any of them
-        return (True,) * len(circuit.gates)
-    return live_gates(circuit)
 
 
 def _numbers(values: Sequence[float], like: Tensor) -> Tensor:
