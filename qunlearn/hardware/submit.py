@@ -144,9 +144,9 @@ class _Sending:
         return self._submitted(row, name), None
 
     def _check_name(self, row: Row, name: str) -> None:
-        """A reply that names another row's job is the answer to another request."""
-        if any(name == other.job_id for other in self.journal.rows() if other.number != row.number):
-            raise ServiceError(f"the reply for job {row.number} named {name}, which is another job of this plan")
+        """A reply may be that to another request: the job that it names must carry the row's tag."""
+        if row.tag not in (self.remote.job(name).tags or []):
+            raise ServiceError(f"the reply to job {row.number + 1} named {name}, which is another job")
 
     def _after(self, row: Row, error: Exception) -> Row:
         """The row after a request that ended with an error."""
