@@ -337,7 +337,7 @@ def _outcomes(qubits: int, letters: dict[int, Floats]) -> Floats:
     """What every outcome counts, ``(2**qubits,)``: the product over wires of what their bits count."""
     product: Floats = np.ones(1)
     for wire in range(qubits):
-        product = np.kron(product, letters.get(wire, np.ones(2)))
+        product = np.multiply.outer(product, letters.get(wire, np.ones(2))).ravel()
     return product
 
 

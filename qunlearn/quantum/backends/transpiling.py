@@ -90,6 +90,7 @@ def prepare(
     seed: int = 0,
     layout: Sequence[int] | None = None,
     trials: int = TRIALS,
+    turned: bool = True,
 ) -> Prepared:
     """Transpile an opened circuit for a device, with the measurements of its observables.
 
@@ -100,6 +101,8 @@ def prepare(
         seed: of the transpiler; its trials use seeds drawn from it.
         layout: the physical qubit that each wire starts on; the transpiler's choice if None.
         trials: transpilations of which the one with the least calibrated error is kept.
+        turned: whether the circuit ends with the turn to its basis. Without, there is one circuit, whose state before
+            the measurement is that of the given circuit in every respect.
 
     Raises:
         InputError: for a device that is too small, or a layout that does not fit.
@@ -107,7 +110,8 @@ def prepare(
     """
     _check(circuit, device, layout)
     bases = measurement_bases(circuit.observables)
-    plain = [_measured(circuit, basis) for basis in bases]
+    bases = bases if turned else (Basis("I" * circuit.qubits, tuple(range(len(circuit.observables)))),)
+    plain = [_measured(circuit, basis, fence=not turned) for basis in bases]
     target, seeds = target_of(device, circuit.qubits), _seeds(seed, trials)
     isa = [_best([_transpile(plain[0], target, optimization_level, s, layout) for s in seeds], target)]
     start = list(isa[0].layout.initial_index_layout(filter_ancillas=True)) if isa[0].layout else layout
@@ -159,14 +163,19 @@ def _seeds(seed: int, trials: int) -> list[int]:
     return [int(s) for s in np.random.SeedSequence(seed).generate_state(max(1, trials), np.uint32) >> 1]
 
 
-def _measured(circuit: Circuit, basis: Basis) -> QuantumCircuit:
-    """The circuit as Qiskit's, turned to the basis, with every wire measured into the bit of its number."""
+def _measured(circuit: Circuit, basis: Basis, fence: bool = False) -> QuantumCircuit:
+    """The circuit as Qiskit's, turned to the basis, with every wire measured into the bit of its number.
+
+    With a fence the transpiler leaves in what a measurement of Z does not see.
+    """
     from qiskit import ClassicalRegister
 
     turned = dataclasses.replace(circuit, gates=circuit.gates + basis_gates(basis))
     made = turned.to_qiskit()
     made.metadata = {}
     made.add_register(ClassicalRegister(circuit.qubits, REGISTER))
+    if fence:
+        made.barrier()
     made.measure(range(circuit.qubits), range(circuit.qubits))
     return made
 
