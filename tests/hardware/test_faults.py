@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("qiskit_ibm_runtime")
 pytest.importorskip("qiskit_aer")
 
-import qunlearn as qu
+from qunlearn import hardware
 from tests.hardware.faults import Faults
 from tests.hardware.life import Mortal
 from tests.hardware.world import JOBS, LISTING, Planned, World, check_jobs, check_values, make_plan, story, world
@@ -22,7 +22,7 @@ QUICK, ALL = 40, 200
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
-    """A plan of four jobs, and the values that they give."""
+    """A plan of three jobs, and the values that they give."""
     return make_plan(tmp_path_factory.mktemp("planned"))
 
 
@@ -98,7 +98,7 @@ def stories(planned: Planned, home: Path) -> None:
 def steps_of(here: World, command: str, **options: Any) -> int:
     """How many steps a command takes that is left to live."""
     with Mortal().watched() as mortal:
-        getattr(qu.hardware, command)(here.folder, **options)
+        getattr(hardware, command)(here.folder, **options)
     return len(mortal.steps)
 
 

@@ -78,7 +78,7 @@ def submit_killed_at_steps(stub: StubService, driver: Driver, planned: Planned, 
 def collect_killed_at_steps(stub: StubService, driver: Driver, planned: Planned, home: Path, stride: int) -> None:
     import numpy as np
 
-    import qunlearn as qu
+    from qunlearn import hardware
 
     folder = fresh(stub, planned, home / "plan")
     steps_of(driver, "submit", folder, listing_delay=LISTING)
@@ -88,7 +88,7 @@ def collect_killed_at_steps(stub: StubService, driver: Driver, planned: Planned,
         shutil.rmtree(folder)
         shutil.copytree(kept, folder)
         kill_at(driver, "collect", folder, at)
-        found = qu.hardware.load(folder)
+        found = hardware.load(folder)
         assert found.complete, f"killed at step {at} of {steps}"
         for model, sets in planned.values.items():
             for name, values in sets.items():

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import qunlearn as qu
+from qunlearn import hardware
 from qunlearn.errors import QunlearnError
 from tests.hardware.conftest import lead_to
 from tests.hardware.faults import Fate, Faults, SimulatedClock, named
@@ -25,7 +26,7 @@ from tests.hardware.stub import FINAL, Job, StubService
 
 #: Within so many seconds the service lists a job.
 LISTING = 60.0
-JOBS = 4
+JOBS = 3
 
 
 def bundle() -> Any:
@@ -37,7 +38,7 @@ def bundle() -> Any:
     }
     x = torch.rand(6, circuit.features, generator=torch.Generator().manual_seed(5)) * 3
     data = qu.Dataset(x, [0, 1] * 3)
-    return qu.hardware.Bundle(made, {"forget": data.select([0, 1]), "test": data.select([2, 3, 4, 5])})
+    return hardware.Bundle(made, {"forget": data.select([0, 1]), "test": data.select([2, 3, 4, 5])})
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class World:
         mortal = Mortal(at)
         try:
             with mortal.watched():
-                return getattr(qu.hardware, command)(self.folder, **options)
+                return getattr(hardware, command)(self.folder, **options)
         except KilledError:
             self.told.append(f"{command}: killed at step {at}")
         except QunlearnError as error:
@@ -140,15 +141,15 @@ def make_plan(folder: Path) -> Planned:
 
 
 def plan_small(folder: Path) -> Any:
-    """The plan, through the account of the environment: four jobs."""
-    return qu.hardware.plan(bundle(), folder, backend="ibm_stub", shots=200, limits=limits(), limit_seconds=600)
+    """The plan, through the account of the environment: three jobs."""
+    return hardware.plan(bundle(), folder, backend="ibm_stub", shots=200, limits=limits(), limit_seconds=600)
 
 
 def limits() -> Any:
-    """Small enough for four jobs."""
+    """Small enough for three jobs."""
     from qunlearn.hardware.cost import Limits
 
-    return Limits(executions=600)
+    return Limits(executions=800)
 
 
 def story(planned: Planned, home: Path, seed: int) -> None:
