@@ -147,7 +147,9 @@ class Backend(ABC):
         if not np.isfinite(angles).all():
             row = int(np.flatnonzero(~np.isfinite(angles).all(1))[0])
             raise NumericalError(f"expected finite angles for {self.name!r}, got one that is not in row {row}")
-        circuits = len(angles) * self.circuits_per_row(circuit)
+        self._count(len(angles) * self.circuits_per_row(circuit))
+
+    def _count(self, circuits: int) -> None:
         self.spent.jobs += 1
         self.spent.circuits += circuits
         self.spent.executions += circuits * (self.shots or 1)
