@@ -22,6 +22,7 @@ from qunlearn.quantum.sampling import (
     basis_gates,
     measurement_bases,
     parities,
+    readout_mixture,
     sample_counts,
     values_of_bits,
     values_of_counts,
@@ -147,6 +148,15 @@ def test_readout_errors_are_a_product_of_confusion_matrices() -> None:
     whole = np.kron(np.kron(first, second), third)
     np.testing.assert_allclose(apply_readout(p, readout), p @ whole.T, atol=1e-15)
     np.testing.assert_array_equal(apply_readout(p, ()), p)
+
+
+def test_misread_strings_are_mixtures_of_true_ones() -> None:
+    words, p = ["ZIZ", "IZI", "ZZZ", "III"], np.random.default_rng(6).dirichlet(np.ones(8), size=2)
+    for readout in [(0.02, 0.1), (0.3, 0.05), (0.0, 0.2)], [(0.1, 0.1), (0.0, 0.0), (0.2, 0.2)], []:
+        strings, matrix = readout_mixture(words, readout)
+        read = values_of_counts(apply_readout(p, readout), words)
+        np.testing.assert_allclose(values_of_counts(p, strings) @ matrix, read, atol=1e-14)
+    assert readout_mixture(["XY"], [(0.1, 0.1), (0.0, 0.2)])[0] == ("XY", "XI")
 
 
 def test_bits_and_counts_agree() -> None:
