@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
     from torch import nn
 
-    from qunlearn.hardware import Bundle
+    from qunlearn.hardware import Bundle, Collected
 
 
 class Study:
@@ -140,6 +140,19 @@ class Study:
         from qunlearn.study.bundle import bundle_of
 
         return bundle_of(self, **choice)
+
+    def compare(self, collected: Collected) -> Path:
+        """Write the page that sets a hardware run beside the same models run in other ways; where it lies.
+
+        Args:
+            collected: what `qunlearn.hardware.collect` gave for a bundle of this study.
+
+        Raises:
+            InputError: where nothing has come back yet.
+        """
+        from qunlearn.study.hardware_report import write_comparison
+
+        return write_comparison(self.root, collected.folder, collected)
 
 
 def load_study(path: str | Path) -> Study:
