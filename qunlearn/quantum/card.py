@@ -329,11 +329,14 @@ def load_circuit(
     circuit = Circuit(
         qubits, gates, tuple(paulis), width, weights, amplitude, card=card.name, depth=depth, settings=_settings(card)
     )
-    return circuit.with_noise(noise if isinstance(noise, NoiseModel) else _noise(card, circuit, noise or {}))
+    return circuit.with_noise(noise if isinstance(noise, NoiseModel) else noise_model(card, circuit, noise or {}))
 
 
-def _noise(card: Card, circuit: Circuit, given: Mapping[str, Any]) -> NoiseModel:
-    """What the card and a table of strengths say together; the table wins for the channels that it names."""
+def noise_model(card: Card, circuit: Circuit, given: Mapping[str, Any]) -> NoiseModel:
+    """What a card and a table of strengths say together of a circuit made from the card.
+
+    The table wins for the channels that it names; where they strike, unless it says so, the card says.
+    """
     names = {"n": circuit.qubits, "depth": circuit.depth}
     places: dict[str, list[Place]] = {}
     for line in card.noise:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from qunlearn.study.prepare import circuit_of
 from qunlearn.study.task import hash_of
 
 if TYPE_CHECKING:
@@ -13,14 +14,8 @@ if TYPE_CHECKING:
 
 KEYS = ("shots", "backend")
 """What of ``[run]`` is a condition."""
-CHANNELS = {
-    "depolarizing": "depolarizing",
-    "amplitude_damping": "amplitude-damping",
-    "phase_damping": "phase-damping",
-    "bit_flip": "bit-flip",
-    "phase_flip": "phase-flip",
-}
-"""Keys of ``[noise]`` that are strengths of one channel each."""
+TIMES = ("t1", "t2", "gate_time")
+"""What of ``[noise]`` makes thermal relaxation."""
 MOST_TOGETHER = 5  # a density matrix on 5 qubits is as large as a state on 10, above which replicas gain nothing
 
 
@@ -57,13 +52,15 @@ def is_alone(settings: dict[str, Any]) -> bool:
     Args:
         settings: of a cell in which models are trained.
     """
-    found, model = conditions(settings), settings["model"]
+    found, model, engine = conditions(settings), settings["model"], settings["run"]["engine"]
     large = model["factory"] is not None or model["qubits"] > MOST_TOGETHER
-    return any(key in found for key in KEYS) or (bool(found) and large)
+    return any(key in found for key in KEYS) or (bool(found) and (large or engine == "trajectories"))
 
 
 def under(model: nn.Module, settings: dict[str, Any], seed: int) -> nn.Module:
     """A copy of a model whose circuits run under the conditions of a cell; the model itself where all is exact.
+
+    A classical twin, which stands in for a circuit, is left as it is: there is nothing for noise to strike.
 
     Args:
         model: one that runs exactly; recipe and state of the copy are its own.
@@ -74,7 +71,7 @@ def under(model: nn.Module, settings: dict[str, Any], seed: int) -> nn.Module:
         QunlearnError: for conditions that the circuits cannot run under.
     """
     found = conditions(settings)
-    if not found:
+    if not found or settings["model"]["control"] == "twin":
         return model
     from qunlearn.models.execution import with_backend
 
@@ -86,16 +83,18 @@ def noise_of(settings: dict[str, Any]) -> NoiseModel | str | None:
     noise = settings.get("noise", {})
     if "device" in noise:
         return str(noise["device"])
-    strengths = {channel: noise[key] for key, channel in CHANNELS.items() if key in noise}
-    if not strengths and "gate_time" not in noise and "readout" not in noise:
-        return None
-    from qunlearn.quantum.noise import NoiseModel, Strike
-
-    strikes = [Strike(channel, (strength,), noise["after"]) for channel, strength in strengths.items()]
+    table = {key: value for key, value in noise.items() if key not in (*TIMES, "during")}
     if "gate_time" in noise:
-        times = tuple(noise[key] for key in ("t1", "t2", "gate_time"))
-        strikes.append(Strike("thermal-relaxation", times, noise["after"]))
-    return NoiseModel(tuple(strikes), noise.get("readout", 0.0))
+        table["thermal_relaxation"] = [noise[key] for key in TIMES]
+    if not table:
+        return None
+    from qunlearn.quantum.card import find_card, noise_model
+    from qunlearn.quantum.noise import NoiseModel
+
+    model = settings["model"]
+    if model["factory"] is not None:
+        return NoiseModel.read(table)
+    return noise_model(find_card(model["circuit"]), circuit_of(settings), table)
 
 
 def seed_of(settings: dict[str, Any], *owner: Any) -> int:

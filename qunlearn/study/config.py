@@ -126,10 +126,10 @@ class NoiseConfig(Section):
     t2: Duration | None = Field(None, description="dephasing time in microseconds, at most twice `t1`")
     gate_time: NotNegative | None = Field(None, description="how long qubits relax at every place, in microseconds")
     readout: Strength = Field(0.0, description="probability that a measured bit is read wrong")
-    after: str = Field(
-        "two-qubit",
+    after: str | None = Field(
+        None,
         description='where noise strikes: after every "gate", "one-qubit", "two-qubit", a gate by its name, after the '
-        '"encoding", every "layer", or once at the "start" or "end"',
+        '"encoding", every "layer", or once at the "start" or "end"; where the card says, or else after "two-qubit"',
     )
     device: str | None = Field(
         None, description='a fake backend, such as "fake_manila", whose calibration is the noise, alone'
@@ -234,7 +234,7 @@ class Settings(Section):
         found = data.pop("noise", {})
         idle = {"after", "during"} if self.noise.gate_time else {"after", "during", "t1", "t2"}
         kept = {key: value for key, value in found.items() if value and key not in idle}
-        if set(kept) - {"device", "readout"}:
+        if self.noise.after and set(kept) - {"device", "readout"}:
             kept["after"] = self.noise.after
         if kept or self.run.shots or self.run.backend:
             data["noise"] = {**kept, "during": self.noise.during}

@@ -11,7 +11,7 @@ from qunlearn.errors import InputError, QunlearnError, UnknownNameError
 from qunlearn.quantum.card import find_card
 from qunlearn.quantum.engines import ENGINES
 from qunlearn.quantum.layer import QuantumLayer
-from qunlearn.study.conditions import conditions, noise_of, under
+from qunlearn.study.conditions import conditions, under
 from qunlearn.study.config import Settings
 from qunlearn.study.grid import StudyConfig
 from qunlearn.study.prepare import DTYPES, circuit_of
@@ -101,9 +101,9 @@ def _check_conditions(study: StudyConfig, cell: Settings, tried: set[str]) -> No
 
 
 def _try_conditions(study: StudyConfig, cell: Settings, settings: dict[str, Any]) -> None:
-    layer = QuantumLayer(circuit_of(settings), cell.run.engine, dtype=DTYPES[cell.run.dtype])
     key = "run.backend" if cell.run.backend else "noise.device" if cell.noise.device else ""
-    key = key or ("noise.after" if noise_of(settings) else "run.shots")
+    key = key or ("noise.after" if cell.noise.strikes else "run.shots")
+    layer = QuantumLayer(circuit_of(settings), cell.run.engine, dtype=DTYPES[cell.run.dtype])
     try:
         under(layer, settings, 0)
     except QunlearnError as error:

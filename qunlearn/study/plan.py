@@ -232,7 +232,7 @@ class _Cell:
             "seed": seed,
         }
         swept = [name for name in self.study.swept() if name not in _COLUMNS]
-        if not of_trial and self.trained != self.settings:  # what is tuned exactly serves every noise
+        if not of_trial and self.values["noise"]["during"] != "all":  # what is tuned exactly serves every noise
             swept = [name for name in swept if not is_condition(name)]
         return row | {column_of(name): _lookup(self.values, name) for name in swept}
 

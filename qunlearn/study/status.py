@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from qunlearn.study.conditions import conditions
 from qunlearn.study.executors import cores
 from qunlearn.study.progress import duration
 from qunlearn.study.results import Study
@@ -50,7 +51,8 @@ def accuracy_line(root: str | Path) -> str:
     untouched = [task for task in study.trials if task.method == {"name": "none"} and study.is_done(task)]
     if not untouched:
         return ""
-    first = [task for task in untouched if task.request == untouched[0].request]
+    kept = conditions(untouched[0].settings)  # where noise is swept, the first of its strengths
+    first = [t for t in untouched if t.request == untouched[0].request and conditions(t.settings) == kept]
     rows = [study.store.result("trial", task.key)["row"] for task in first]
     line = f"Original models: test accuracy {mean(row['accuracy_test'] for row in rows):.1%}"
     by_features: dict[str, list[float]] = {}

@@ -13,6 +13,7 @@ from torch.func import grad
 
 from qunlearn.errors import InputError, UnsupportedError
 from qunlearn.models.stages import stages
+from qunlearn.quantum.layer import QuantumLayer
 from qunlearn.training.counting import INPUTS, Counts, Price
 
 Tensors = dict[str, Tensor]
@@ -172,17 +173,30 @@ def _derivatives(value: Tensor, leaves: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
 
 
+def _exact(module: nn.Module) -> nn.Module:
+    """The module itself, or where backends or noise run its circuits, a copy that runs them without."""
+    if not any(isinstance(part, QuantumLayer) and (part.backend or part.circuit.noisy) for part in module.modules()):
+        return module
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        if isinstance(part, QuantumLayer):
+            part.circuit, part.backend, part.engine = part.circuit.without_noise(), None, "auto"
+    return copied
+
+
 @torch.no_grad()
 def check_functional(module: nn.Module, x: Tensor) -> None:
     """Refuses a module whose outputs do not follow the parameters that `Net` or `torch.func` hands it.
 
     PennyLane's ``TorchLayer`` is one: it reads a second dictionary of weights, so that functional
     gradients are silently wrong. The outputs at moved parameters must be those of a copy that really
-    holds the moved parameters. `x` has shape ``(batch, ...)``; one sample is enough.
+    holds the moved parameters. `x` has shape ``(batch, ...)``; one sample is enough. Circuits run exactly meanwhile:
+    two runs with shots differ by themselves, and a backend may charge for them.
 
     Raises:
         UnsupportedError: says what to do.
     """
+    module = _exact(module)
     moved = {name: p.detach() + 0.1 for name, p in module.named_parameters()}
     twin = copy.deepcopy(module).eval()
     for name, parameter in twin.named_parameters():

@@ -41,8 +41,8 @@ _CAPTIONS = {
     "cost-vs-distance": "How many samples a method differentiated, against how far it stays from the retrained "
     "models on the forget set; band and broken line as above.",
     "noise": "One line a method, averaged over what else the study sweeps; the star is the untouched original, the "
-    "grey band the retrained models\u2019 range under the same noise. Where lines leave their order, noise decides what "
-    "a comparison of methods finds.",
+    "grey band the retrained models\u2019 range under the same noise. Where lines leave their order, noise decides "
+    "what a comparison of methods finds.",
     "heatmap": "One map a method, over depth and entanglement pattern; colours on a root scale. The first map is the "
     "yardstick: the same value for each retrained model against the others. Numbers in brackets are no larger than it.",
 }

@@ -46,7 +46,8 @@ def _one_setting(axis: str, value: object) -> str:
         return {"shots": "exact values", "noise_device": "no device", "backend": "no backend"}[axis]
     if axis == "noise_device":
         return f"noise of {value}"
-    return _AXES.get(axis, axis_name(axis) + " {}").format(value)
+    shown = f"{value:g}" if isinstance(value, float) else value
+    return _AXES.get(axis, axis_name(axis) + " {}").format(shown)
 
 
 @dataclass(frozen=True)
