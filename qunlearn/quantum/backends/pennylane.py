@@ -27,7 +27,7 @@ class PennyLane(Backend):
         seed: of the shots; every job makes the device anew with a child seed.
         repetitions: of SPSA.
         step: of SPSA.
-        **options: for `qml.device`, such as ``readout_prob=0.02`` of ``"default.mixed"``.
+        **options: for `qml.device`, such as ``c_dtype=numpy.complex64`` of ``"lightning.qubit"``.
 
     Raises:
         UnknownNameError: for a device that is not installed, with the nearest that is.
