@@ -141,17 +141,18 @@ def _flip(name: str, letter: str, summary: str) -> ChannelSpec:
     return ChannelSpec(name, ("p",), summary, shrinks, operators, pauli=True)
 
 
-def _damped(gamma: float, excited: float = 0.0) -> list[Matrix]:
-    """Amplitude damping towards a state with `excited` of |1>."""
-    keep, fall = math.sqrt(1 - gamma), math.sqrt(gamma)
+def _damped(stay: float, gamma: float, excited: float = 0.0) -> list[Matrix]:
+    """Amplitude damping by gamma = 1 - stay, towards a state with `excited` of |1>."""
+    keep, fall = math.sqrt(stay), math.sqrt(gamma)
     down = [np.diag([1, keep]), np.array([[0, fall], [0, 0]])]
     up = [np.diag([keep, 1]), np.array([[0, 0], [fall, 0]])]
     cold, warm = math.sqrt(1 - excited), math.sqrt(excited)
     return [(cold * k).astype(np.complex128) for k in down] + [(warm * k).astype(np.complex128) for k in up]
 
 
-def _dephased(gamma: float) -> list[Matrix]:
-    return [np.diag([1, math.sqrt(1 - gamma)]).astype(complex), np.diag([0, math.sqrt(gamma)]).astype(complex)]
+def _dephased(stay: float, gamma: float) -> list[Matrix]:
+    """Phase damping by gamma = 1 - stay."""
+    return [np.diag([1, math.sqrt(stay)]).astype(complex), np.diag([0, math.sqrt(gamma)]).astype(complex)]
 
 
 def _relaxation(strengths: Strengths) -> tuple[float, float, float, float]:
@@ -163,9 +164,10 @@ def _relaxation(strengths: Strengths) -> tuple[float, float, float, float]:
 def _relaxed(strengths: Strengths) -> list[Matrix]:
     """Damping, after the dephasing that the coherence still lacks: exp(-time/t2) = sqrt(1 - gamma) exp(-time/2 t1)."""
     t1, t2, time, excited = strengths
-    gamma = max(0.0, -math.expm1(-time * (2 / t2 - 1 / t1)))
-    damped = _damped(-math.expm1(-time / t1), excited)
-    return [(a @ b).astype(np.complex128) for a, b in product(damped, _dephased(gamma))]
+    falls, blurs = -time / t1, min(0.0, -time * (2 / t2 - 1 / t1))
+    damped = _damped(math.exp(falls), -math.expm1(falls), excited)
+    dephased = _dephased(math.exp(blurs), -math.expm1(blurs))
+    return [(a @ b).astype(np.complex128) for a, b in product(damped, dephased)]
 
 
 _TABLE = (
@@ -175,11 +177,11 @@ _TABLE = (
     ),
     ChannelSpec(
         "amplitude-damping", ("gamma",), "|1> falls to |0> with probability gamma",
-        lambda s: (math.sqrt(1 - s[0]), math.sqrt(1 - s[0]), 1 - s[0], s[0]), lambda s, _: _damped(s[0]),
+        lambda s: (math.sqrt(1 - s[0]), math.sqrt(1 - s[0]), 1 - s[0], s[0]), lambda s, _: _damped(1 - s[0], s[0]),
     ),
     ChannelSpec(
         "phase-damping", ("gamma",), "coherences shrink by sqrt(1 - gamma)",
-        lambda s: (math.sqrt(1 - s[0]), math.sqrt(1 - s[0]), 1.0, 0.0), lambda s, _: _dephased(s[0]),
+        lambda s: (math.sqrt(1 - s[0]), math.sqrt(1 - s[0]), 1.0, 0.0), lambda s, _: _dephased(1 - s[0], s[0]),
     ),
     _flip("bit-flip", "X", "X with probability p"),
     _flip("phase-flip", "Z", "Z with probability p"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qunlearn.quantum.card import load_circuit
-from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
+from qunlearn.quantum.channels import CHANNELS
+from qunlearn.quantum.circuit import Angle, Channel, Circuit, Factor, Gate
 from qunlearn.quantum.gates import GATES, PAULI, Matrix
 
 # Every kind of step: product states, fixed and turning phases, permutations, changes of basis, amplitudes.
@@ -59,17 +61,66 @@ def dense(circuit: Circuit, x: Tensor, w: Tensor) -> Tensor:
         psi = torch.nn.functional.pad(x / x.norm(), (0, 2**circuit.qubits - circuit.features)).to(torch.complex128)
     psi = psi.reshape([2] * circuit.qubits)
     for gate in circuit.gates:
-        angle = None
-        if gate.angle is not None:
-            parts = [f.sign * x[f.feature] + f.shift for f in gate.angle.factors]
-            parts += [] if gate.angle.weight is None else [w[gate.angle.weight]]
-            angle = torch.tensor(gate.angle.offset, dtype=torch.float64)
-            angle = angle + gate.angle.scale * math.prod(parts) if parts else angle
         wires = len(gate.wires)
-        matrix = GATES[gate.name].matrix(angle).reshape([2] * (2 * wires))
+        matrix = GATES[gate.name].matrix(_angle(gate, x, w)).reshape([2] * (2 * wires))
         psi = torch.tensordot(matrix, psi, dims=(list(range(wires, 2 * wires)), list(gate.wires)))
         psi = torch.movedim(psi, list(range(wires)), list(gate.wires))
     return psi
+
+
+def _angle(gate: Gate, x: Tensor, w: Tensor) -> Tensor | None:
+    """The angle of a gate for one sample."""
+    if gate.angle is None:
+        return None
+    parts = [f.sign * x[f.feature] + f.shift for f in gate.angle.factors]
+    parts += [] if gate.angle.weight is None else [w[gate.angle.weight]]
+    angle = torch.tensor(gate.angle.offset, dtype=torch.float64)
+    return angle + gate.angle.scale * math.prod(parts) if parts else angle
+
+
+def exact_noisy(circuit: Circuit, x: Tensor, w: Tensor) -> Tensor:
+    """Expectation values ``(..., observables)`` from density matrices and Kraus operators; differentiable."""
+    samples = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    rows = [torch.zeros(0, len(circuit.observables), dtype=torch.float64)]
+    for sample in samples.unbind(0):
+        rho = _density_matrix(circuit, sample, w)
+        values = [torch.einsum("ij,ji", read_matrix(circuit, word), rho).real for word in circuit.observables]
+        rows.append(torch.stack(values).unsqueeze(0))
+    return torch.cat(rows).reshape(*x.shape[:-1], len(circuit.observables))
+
+
+def read_matrix(circuit: Circuit, word: str) -> Tensor:
+    """The observable that a Pauli string is, if outcomes +1 are read as -1 with one error, -1 as +1 with another."""
+    matrix = torch.ones(1, 1, dtype=torch.complex128)
+    for letter, (zero, one) in zip(word, circuit.readout or ((0.0, 0.0),) * circuit.qubits, strict=True):
+        pauli, identity = torch.as_tensor(PAULI[letter]), torch.eye(2, dtype=torch.complex128)
+        up, down = (identity + pauli) / 2, (identity - pauli) / 2
+        read = pauli if letter == "I" else (1 - 2 * zero) * up - (1 - 2 * one) * down
+        matrix = torch.kron(matrix, read)
+    return matrix
+
+
+def _density_matrix(circuit: Circuit, x: Tensor, w: Tensor) -> Tensor:
+    """One sample's final density matrix, ``(2**qubits, 2**qubits)``."""
+    start = replace(circuit, gates=(), channels=())
+    psi = dense(start, x, w).reshape(-1)
+    rho = torch.outer(psi, psi.conj())
+    for step in circuit.steps:
+        if isinstance(step, Channel):
+            operators = torch.as_tensor(CHANNELS[step.name].kraus(step.strengths, len(step.wires)).copy()).unbind(0)
+        else:
+            operators = (GATES[step.name].matrix(_angle(step, x, w)),)
+        wide = [_widened(operator, step.wires, circuit.qubits) for operator in operators]
+        rho = sum((matrix @ rho @ matrix.mH for matrix in wide), torch.zeros_like(rho))
+    return rho
+
+
+def _widened(matrix: Tensor, wires: tuple[int, ...], qubits: int) -> Tensor:
+    """The matrix on all wires, ``(2**qubits, 2**qubits)``, of one that acts on some."""
+    k = len(wires)
+    identity = torch.eye(2**qubits, dtype=torch.complex128).reshape([2] * qubits + [2**qubits])
+    moved = torch.tensordot(matrix.reshape([2] * (2 * k)), identity, dims=(list(range(k, 2 * k)), list(wires)))
+    return torch.movedim(moved, list(range(k)), list(wires)).reshape(2**qubits, 2**qubits)
 
 
 def exact(circuit: Circuit, x: Tensor, w: Tensor) -> Tensor:
@@ -115,6 +166,26 @@ def random_circuit(seed: int) -> Circuit:
         gates.append(Gate(spec.name, wires, angle))
     words = tuple("".join(rng.choice(list("IXYZ"), qubits)) for _ in range(3))
     return Circuit(qubits, tuple(gates), words, features=3, weights=4)
+
+
+#: Strengths of every channel: weak, usual, and at the ends of what is allowed.
+STRENGTHS: dict[str, tuple[tuple[float, ...], ...]] = {
+    **dict.fromkeys(CHANNELS, ((1e-4,), (0.02,), (0.3,), (1.0,))),
+    "thermal-relaxation": ((50, 70, 0.5), (50, 30, 20.0), (50, 100, 20.0, 0.2), (50, 60, 1e3, 0.1), (50, 70, 0.0, 1.0)),
+}
+
+
+def with_channels(circuit: Circuit, seed: int, most: int = 10, readout: bool = True) -> Circuit:
+    """The circuit with random channels of any strength at random places, and different readout errors a wire."""
+    rng, channels = np.random.default_rng(seed), []
+    for _ in range(int(rng.integers(1, most))):
+        name = str(rng.choice(list(CHANNELS)))
+        several = CHANNELS[name].widest > 1 and circuit.qubits > 1 and rng.random() < 0.6
+        wires = tuple(int(wire) for wire in rng.permutation(circuit.qubits)[: 1 + several])
+        strengths = STRENGTHS[name][rng.integers(len(STRENGTHS[name]))]
+        channels.append(Channel(name, wires, strengths, int(rng.integers(-1, len(circuit.gates)))))
+    errors = rng.uniform(0, 0.2, (circuit.qubits, 2)).tolist() if readout else []
+    return replace(circuit, channels=tuple(channels), readout=tuple((zero, one) for zero, one in errors))
 
 
 @st.composite
