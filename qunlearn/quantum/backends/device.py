@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from qunlearn.errors import InputError, QunlearnError, UnknownNameError, UnsupportedError
+from qunlearn.errors import InputError, QunlearnError, ServiceError, UnknownNameError, UnsupportedError
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -53,6 +53,7 @@ def find_device(name: str | BackendV2, service: Any = None, *, qubits: int = 0) 
     Raises:
         InputError: no or a wrong account, no network, an unknown name, a device that is retired, in maintenance,
             or too small.
+        ServiceError: if the service cannot be asked.
     """
     need_extra()
     if not isinstance(name, str):
@@ -127,13 +128,17 @@ def _why_not(name: str, service: Any, error: Exception) -> QunlearnError:
     """What to tell where the service gave no device of that name."""
     text = scrub(f"{type(error).__name__}: {error}", _token_of(service))
     if type(error).__name__ != "QiskitBackendNotFoundError":
-        return UnsupportedError(f"the service could not be asked for {name!r} ({text}); try again later")
-    known = _names(service)
-    snapshot = name.replace("ibmq_", "fake_").replace("ibm_", "fake_")
-    if "Unable to create configuration" in text or snapshot in _fakes():
+        return ServiceError(f"expected to hear of {name!r} from the service, got {text}; try again later")
+    known, snapshot = _names(service), name.replace("ibmq_", "fake_").replace("ibm_", "fake_")
+    if "Unable to create configuration" in text or (known and snapshot in _fakes()):
         kept = f"; its calibration is kept as {snapshot!r}, which runs on this machine" if snapshot in _fakes() else ""
-        offered = f"expected one of {', '.join(known)}" if known else "expected a device of the account"
+        offered = f"expected one of {', '.join(known)}" if known else "expected another device of the account"
         return InputError(f"{offered}, got {name!r}, which is retired or not open to this account{kept}")
+    if not known:  # the client says the same where the service did not answer it
+        return InputError(
+            f"expected {name!r} among the devices of the account, got no device at all; check the account's instance, "
+            "and whether the service can be reached"
+        )
     return UnknownNameError("device of the account", name, known)
 
 
@@ -203,15 +208,15 @@ def _from_environment(name: str | None) -> bool:
 
 def _check_token(token: object, where: str) -> None:
     """Refuse what cannot be an API key, because the service only says so after minutes of trying."""
-    expected = "expected an API key of 44 letters, digits, - and _"
+    expected = f"expected an API key of 44 letters, digits, - and _ in {where}"
     advice = "copy it again from https://quantum.cloud.ibm.com"
     if not isinstance(token, str) or not token.strip():
-        raise InputError(f"{where}: {expected}, got nothing; {advice}")
+        raise InputError(f"{expected}, got nothing; {advice}")
     if _OLD_KEY.fullmatch(token):
-        raise InputError(f"{where}: {expected}, got a token of the old IBM Quantum platform, now closed; {advice}")
+        raise InputError(f"{expected}, got a token of the old IBM Quantum platform, now closed; {advice}")
     if not _KEY.fullmatch(token):
         raise InputError(
-            f"{where}: {expected}, got {len(token)} characters that are too few or among which are others; {advice}"
+            f"{expected}, got {len(token)} characters that are too few or among which are others; {advice}"
         )
 
 
@@ -254,7 +259,9 @@ def _build(token: str, **choice: str | None) -> QiskitRuntimeService:
     from qiskit_ibm_runtime import QiskitRuntimeService
 
     try:
-        return QiskitRuntimeService(**choice)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the client's warnings may quote a header, with the token
+            return QiskitRuntimeService(**choice)
     except Exception as error:
         text = scrub(f"{type(error).__name__}: {error}", token)
     raise InputError(
