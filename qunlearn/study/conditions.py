@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from qunlearn.study.prepare import circuit_of
+from qunlearn.study.prepare import circuit_of, engine_of
 from qunlearn.study.task import hash_of
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ KEYS = ("shots", "backend")
 """What of ``[run]`` is a condition."""
 TIMES = ("t1", "t2", "gate_time")
 """What of ``[noise]`` makes thermal relaxation."""
+TRAJECTORIES = "trajectories"  # the engine that runs noisy circuits of any size as quantum trajectories
 MOST_TOGETHER = 5  # a density matrix on 5 qubits is as large as a state on 10, above which replicas gain nothing
 
 
@@ -25,8 +26,11 @@ def conditions(settings: dict[str, Any]) -> dict[str, Any]:
     Args:
         settings: as `Settings.settled` gives them.
     """
+    if "noise" not in settings:
+        return {}
     found = {key: settings["run"][key] for key in KEYS if key in settings["run"]}
-    return {"noise": settings["noise"], **found} if "noise" in settings else found
+    drawn = {"engine": TRAJECTORIES} if settings["run"]["engine"] == TRAJECTORIES else {}
+    return {"noise": settings["noise"], **found, **drawn}
 
 
 def is_condition(name: str) -> bool:
@@ -38,7 +42,8 @@ def is_condition(name: str) -> bool:
 def exact(settings: dict[str, Any]) -> dict[str, Any]:
     """The same cell without noise, shots and backend."""
     rest = {key: value for key, value in settings.items() if key != "noise"}
-    return {**rest, "run": {key: value for key, value in settings["run"].items() if key not in KEYS}}
+    run = {key: value for key, value in settings["run"].items() if key not in KEYS}
+    return {**rest, "run": {**run, "engine": engine_of(settings)}}
 
 
 def trained(settings: dict[str, Any]) -> dict[str, Any]:
@@ -52,9 +57,9 @@ def is_alone(settings: dict[str, Any]) -> bool:
     Args:
         settings: of a cell in which models are trained.
     """
-    found, model, engine = conditions(settings), settings["model"], settings["run"]["engine"]
+    found, model = conditions(settings), settings["model"]
     large = model["factory"] is not None or model["qubits"] > MOST_TOGETHER
-    return any(key in found for key in KEYS) or (bool(found) and (large or engine == "trajectories"))
+    return any(key in found for key in (*KEYS, "engine")) or (bool(found) and large)
 
 
 def under(model: nn.Module, settings: dict[str, Any], seed: int) -> nn.Module:
@@ -74,8 +79,12 @@ def under(model: nn.Module, settings: dict[str, Any], seed: int) -> nn.Module:
     if not found or settings["model"]["control"] == "twin":
         return model
     from qunlearn.models.execution import with_backend
+    from qunlearn.quantum.backends import find_backend
 
-    return with_backend(model, found.get("backend"), shots=found.get("shots"), noise=noise_of(settings), seed=seed)
+    shots, backend = found.get("shots"), found.get("backend")
+    if "engine" in found and backend is None:
+        backend = find_backend("simulator", shots=shots, seed=seed, engine=TRAJECTORIES)
+    return with_backend(model, backend, shots=shots, noise=noise_of(settings), seed=seed)
 
 
 def noise_of(settings: dict[str, Any]) -> NoiseModel | str | None:

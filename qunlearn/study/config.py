@@ -238,4 +238,6 @@ class Settings(Section):
             kept["after"] = self.noise.after
         if kept or self.run.shots or self.run.backend:
             data["noise"] = {**kept, "during": self.noise.during}
+        elif data["run"]["engine"] == "trajectories":
+            data["run"]["engine"] = "auto"
         return data

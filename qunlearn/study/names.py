@@ -11,10 +11,10 @@ from qunlearn.errors import InputError, QunlearnError, UnknownNameError
 from qunlearn.quantum.card import find_card
 from qunlearn.quantum.engines import ENGINES
 from qunlearn.quantum.layer import QuantumLayer
-from qunlearn.study.conditions import conditions, under
+from qunlearn.study.conditions import TRAJECTORIES, conditions, under
 from qunlearn.study.config import Settings
 from qunlearn.study.grid import StudyConfig
-from qunlearn.study.prepare import DTYPES, circuit_of
+from qunlearn.study.prepare import DTYPES, circuit_of, engine_of
 from qunlearn.study.task import canonical
 
 _KNOBS = {"encoding": "circuit_encoding", "entanglement": "entanglement", "reupload": "reupload", "depth": "depth"}
@@ -27,7 +27,7 @@ def check_names(study: StudyConfig) -> None:
     for value in _values(study, "model.circuit"):
         _check(study, "model.circuit", find_card, value)
     for value in _values(study, "run.engine"):
-        _check(study, "run.engine", lambda name: _known("engine", name, ["auto", *ENGINES]), value)
+        _check(study, "run.engine", lambda name: _known("engine", name, ["auto", *ENGINES, TRAJECTORIES]), value)
     for choice in study.methods:
         _check(study, "method", methods.get, choice.to_config())
     tried: set[str] = set()
@@ -103,7 +103,7 @@ def _check_conditions(study: StudyConfig, cell: Settings, tried: set[str]) -> No
 def _try_conditions(study: StudyConfig, cell: Settings, settings: dict[str, Any]) -> None:
     key = "run.backend" if cell.run.backend else "noise.device" if cell.noise.device else ""
     key = key or ("noise.after" if cell.noise.strikes else "run.shots")
-    layer = QuantumLayer(circuit_of(settings), cell.run.engine, dtype=DTYPES[cell.run.dtype])
+    layer = QuantumLayer(circuit_of(settings), engine_of(settings), dtype=DTYPES[cell.run.dtype])
     try:
         under(layer, settings, 0)
     except QunlearnError as error:

@@ -68,6 +68,12 @@ def circuit_of(settings: dict[str, Any]) -> Circuit:
     )
 
 
+def engine_of(settings: dict[str, Any]) -> str:
+    """The engine of the circuits as a model is made and kept, without noise: trajectories need noise to be drawn."""
+    engine = str(settings["run"]["engine"])
+    return "auto" if engine == "trajectories" else engine
+
+
 def recipe_of(settings: dict[str, Any]) -> Recipe:
     """The recipe that `[training]` names."""
     return Recipe(**settings["training"])
@@ -89,7 +95,7 @@ def model_of(settings: dict[str, Any], data: Dataset, seed: int) -> nn.Module:
             head=model["head"],
             control=model["control"],
             inputs=inputs if len(inputs) > 1 else inputs[0],
-            engine=run["engine"],
+            engine=engine_of(settings),
             dtype=DTYPES[run["dtype"]],
         )
     made = reinitialise(made, seed).to(device=run["device"], dtype=DTYPES[run["dtype"]])

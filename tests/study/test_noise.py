@@ -262,6 +262,18 @@ def test_shots_draw_from_seeds_of_the_task(file: Path, tmp_path: Path, during: s
     assert twice == 1  # of two retrained models each is compared with the other, on the same draws
 
 
+def test_trajectories_come_near_the_density_matrix(file: Path, root: Path, tmp_path: Path) -> None:
+    drawn = run(file, tmp_path / "drawn", "run.engine=trajectories")
+    assert keys(plan_of(file), "original", "retrained") == keys(
+        plan_of(file, "run.engine=trajectories"), "original", "retrained"
+    )
+    exact = qu.load_study(root).table()
+    for name in ("js_test", "kl_retain"):
+        np.testing.assert_array_equal(drawn.table()[name][:4], exact[name][:4])
+        assert not np.allclose(drawn.table()[name][4:], exact[name][4:], rtol=1e-6)
+    np.testing.assert_allclose(drawn.table()["accuracy_test"], exact["accuracy_test"], atol=0.15)
+
+
 def test_predictions_on_a_backend(file: Path, tmp_path: Path) -> None:
     changes = ("noise.depolarizing=[0]", "run.backend=lightning.qubit", "training.epochs=1")
     study = run(file, tmp_path / "lightning", *changes)
