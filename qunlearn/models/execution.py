@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import nn
@@ -12,16 +12,18 @@ from qunlearn.errors import InputError
 from qunlearn.quantum.backends import find_backend
 from qunlearn.quantum.layer import QuantumLayer
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 def with_backend(
-    model: nn.Module,
+    model: Model,
     backend: Any = None,
     *,
     shots: int | None = None,
     noise: Any = None,
     gradient: str = "parameter-shift",
     seed: int = 0,
-) -> nn.Module:
+) -> Model:
     """A copy of a model whose circuits run elsewhere; the model itself stays as it is.
 
     The copy has the type, weights and recipe of the model, and can be trained, unlearned and evaluated like it. What it

@@ -56,7 +56,7 @@ class Aer(Backend):
 
     Raises:
         InputError: if Qiskit Aer is not installed.
-        UnknownNameError: for a method that Aer does not have.
+        UnknownNameError: for a method or an option that Aer does not have.
     """
 
     name = "aer"
@@ -78,6 +78,10 @@ class Aer(Backend):
         super().__init__(shots=shots, gradient=gradient, seed=seed, repetitions=repetitions, step=step)
         if method is not None and method not in METHODS:
             raise UnknownNameError("method of Aer", method, METHODS)
+        known = _options()
+        for name in options:
+            if name not in known:
+                raise UnknownNameError("option of Aer", name, known)
         self.noise_model, self.method, self.simulator, self.options = noise_model, method, simulator, options
         if simulator is not None and noise_model is None:
             self.noise_model = simulator.options.noise_model
@@ -185,6 +189,12 @@ class Aer(Backend):
         errors = [model._local_readout_errors.get((place,), model._default_readout_error) for place in places]
         tables = [np.eye(2) if error is None else error.probabilities for error in errors]
         return tuple((float(table[0][1]), float(table[1][0])) for table in tables)
+
+
+def _options() -> list[str]:
+    from qiskit_aer import AerSimulator
+
+    return [name for name, _ in AerSimulator._default_options().items()]
 
 
 def _save_values(
