@@ -14,7 +14,7 @@ JOB_SECONDS = 2.0  # IBM's own approximation of what a job costs beside its exec
 #: Instructions of the control system for each instruction of a circuit. Source: IBM's page on job limits.
 INSTRUCTIONS = {"rz": 1, "delay": 1, "sx": 2, "x": 2, "cx": 5, "cz": 5, "ecr": 5, "measure": 10, "reset": 17}
 INITIAL = 50  # instructions that prepare a qubit
-ANGLE_BYTES = 24  # of the payload for each angle: a float64 as text, with room
+ANGLE_BYTES = 12  # of the payload for each angle: a float64 in base 64; the client compresses it, so at most
 INSTRUCTION_BYTES = 100  # of the payload for each instruction of a circuit
 
 

@@ -298,11 +298,17 @@ def _jobs(
 
 
 def _qpy(works: Sequence[Work]) -> bytes:
-    """The transpiled circuits; the same bytes for the same circuits, whose parameters get identities at random."""
+    """The transpiled circuits; the same bytes for the same circuits.
+
+    Parameters get identities at random, and Qiskit writes its own layout's registers in any order: the first are
+    numbered, the other is left out, as the plan holds the layout.
+    """
     from qiskit import qpy
 
     buffer = io.BytesIO()
     circuits = [circuit.copy(name="rows") for work in works for circuit in work.prepared.isa]
+    for circuit in circuits:
+        circuit._layout = None
     qpy.dump(circuits, buffer)
     content = buffer.getvalue()
     for number, circuit in enumerate(circuits):
@@ -356,7 +362,7 @@ def _replaceable(root: Path, text: bytes) -> bool:
 
 def _lines(made: Plan) -> list[str]:
     content, jobs = made.content, made.content["jobs"]
-    total = {name: sum(job[name] for job in jobs) for name in ("circuits", "executions", "payload")}
+    total = {name: sum(job[name] for job in jobs) for name in ("circuits", "executions")}
     where = "runs on this machine" if content["local"] else "through your account"
     sets = ", ".join(f"{size} {name}" for name, size in content["sets"])
     stops = sorted({job["stop_after"] for job in jobs})
@@ -370,7 +376,7 @@ def _lines(made: Plan) -> list[str]:
         (
             "jobs",
             f"{len(jobs)}, {total['circuits']:,} circuits, {total['executions']:,} executions, "
-            f"{total['payload'] / 1e6:.1f} MB (at most {max(job['payload'] for job in jobs) / 1e6:.1f} MB a job)",
+            f"at most {max(job['payload'] for job in jobs) / 1e6:.1f} MB a job",
         ),
         (
             "time",

@@ -86,9 +86,10 @@ def _run_here(planned: Folder, journal: Journal, rows: list[Row], device: Any, s
     """Run jobs on this machine and keep their counts; one that was cut short is run again."""
     device = planned.device(device)
     for row in rows:
-        row = journal.move(replace(row, attempt=max(1, row.attempt)), "posting")
+        row = replace(row, attempt=max(1, row.attempt))
+        row = journal.move(row, "posting", job_id=f"local-{row.work}-{row.attempt}")
         planned.keep_counts(row, planned.run_here(row, device))
-        journal.move(row, "collected", job_id=f"local-{row.work}-{row.attempt}")
+        journal.move(row, "collected")
         say(f"job {row.number + 1} of {len(journal.works)}: run on this machine")
 
 
