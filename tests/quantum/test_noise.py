@@ -307,6 +307,6 @@ def test_a_layer_trains_in_noise() -> None:
     before = layer(x).mean()
     (slopes,) = torch.autograd.grad(before, [layer.weights])
     with torch.no_grad():
-        layer.weights -= 0.1 * slopes
+        layer.weights.sub_(0.1 * slopes)
         assert layer(x).mean() < before
     assert copy.deepcopy(layer)(x).equal(layer(x))

@@ -193,7 +193,7 @@ def amplitude_vector(loaded: _Loaded, features: Tensor) -> Tensor:
     return vector * loaded.start
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=16)
 def _load(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
     """The constants of a program as tensors that no mode or transform of the caller owns.
 

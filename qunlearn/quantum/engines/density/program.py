@@ -132,7 +132,7 @@ class Schedule:
         run.append(turn)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=16)  # each may hold some MB
 def compile_circuit(circuit: Circuit, readings: bool) -> Program:
     """The program of a circuit, without the gates that reach no observable.
 
