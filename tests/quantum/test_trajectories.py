@@ -268,3 +268,17 @@ def test_draws_follow_the_generator_and_shapes_the_input() -> None:
     assert trajectories.estimate(noisy, x, w, trajectories=1, generator=generator).errors.isnan().all()
     with pytest.raises(InputError, match="at least 1 trajectory, got 0"):
         trajectories.expectations(noisy, x, w, trajectories=0, generator=generator)
+
+
+@every_model
+def test_everything_stays_on_the_device_of_the_inputs(model: NoiseModel) -> None:
+    x, w = (value.to("meta") for value in draw(RING))  # a tensor of another device beside these raises
+    generator = np.random.default_rng(10)
+    assert trajectories.expectations(model.apply(RING), x, w, trajectories=3, generator=generator).device.type == "meta"
+
+
+def test_a_state_that_does_not_fit_is_refused() -> None:
+    large = MODELS["damping"].apply(load_circuit("ring-cz", qubits=40, depth=1))
+    x, w = torch.zeros(1, large.features), torch.zeros(large.weights)
+    with pytest.raises(InputError, match="40 qubits"):
+        trajectories.expectations(large, x, w, trajectories=1, generator=np.random.default_rng(11))

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from qunlearn.errors import InputError
 from qunlearn.quantum.circuit import Circuit
 from qunlearn.quantum.engines import torch_engine
+from qunlearn.quantum.engines.memory import check_memory
 from qunlearn.quantum.engines.trajectories.branches import Floats, Ints, Lottery
 from qunlearn.quantum.engines.trajectories.method import Method, Run, find_method
 from qunlearn.quantum.sampling import apply_readout
@@ -61,7 +62,7 @@ def expectations(
         engine: what runs circuits with Pauli noise alone; all others are run by PyTorch operations.
 
     Raises:
-        InputError: for fewer than 1 trajectory.
+        InputError: for fewer than 1 trajectory, or if a single state needs more memory than there is.
         UnsupportedError: for a channel on several wires that is no Pauli channel.
     """
     values, factors = _runs(circuit, features, weights, trajectories, generator, engine)
@@ -97,16 +98,16 @@ def probabilities(
     Where noise is not Pauli noise, they add up to the mean weight of the runs, which is 1 on average but not in each
     estimate. For unbiased values, sample from the normalised probabilities and multiply what is found by their sum.
     """
+    check_memory(circuit, features.reshape(features.shape[:-1].numel(), features.shape[-1])[:1])
     method = find_method(circuit, "torch", everything=True)
     features, weights = (value.detach() for value in torch_engine.promote(features, weights))
     batch = features.reshape(features.shape[:-1].numel(), features.shape[-1])
     branches, factors = _drawn(method.framed.lottery, len(batch), trajectories, generator)
-    wide = _wide(method, batch, branches)
+    wide, step = _wide(method, batch, branches), _at_once(circuit, "torch", batch)
     masks = torch.from_numpy(method.framed.flips(branches)).to(batch.device)
     shares = torch.from_numpy(factors).to(batch).repeat_interleave(len(batch))
     place = torch.arange(len(batch), device=batch.device).repeat(len(factors))
     found, outcomes = batch.new_zeros(len(batch), 2**circuit.qubits), torch.arange(2**circuit.qubits).to(batch.device)
-    step = _at_once(circuit, "torch", batch)
     for first in range(0, len(wide), step):
         rows = slice(first, first + step)
         psi = method.states(wide[rows], weights)
@@ -120,6 +121,7 @@ def _runs(
     circuit: Circuit, features: Tensor, weights: Tensor, trajectories: int, generator: np.random.Generator, engine: str
 ) -> tuple[Tensor, Tensor]:
     """Values ``(1 + trajectories, samples, observables)``, the first without errors, and their factors."""
+    check_memory(circuit, features.reshape(features.shape[:-1].numel(), features.shape[-1])[:1])
     method = find_method(circuit, engine)
     features, weights = torch_engine.promote(features, weights)
     batch = features.reshape(features.shape[:-1].numel(), features.shape[-1])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 from torch import Tensor
 
 from qunlearn.quantum.circuit import Circuit, Gate
 from qunlearn.quantum.engines import find_engine, torch_engine
-from qunlearn.quantum.engines.program import assemble
+from qunlearn.quantum.engines.program import Program, assemble
 from qunlearn.quantum.engines.schedule import Schedule
 from qunlearn.quantum.engines.trajectories.branches import Floats
 from qunlearn.quantum.engines.trajectories.frames import Framed, frame
@@ -51,12 +51,18 @@ def find_method(circuit: Circuit, engine: str, everything: bool = False) -> Meth
     bare = replace(circuit, observables=tuple(np.array(strings)[~known].tolist()), readout=())
     framed = frame(bare, everything)
     bare = replace(bare, channels=())
-    program = assemble(bare, Schedule(circuit.qubits).run(framed.steps))
-    states = partial(torch_engine.final_state, program)
+
+    @cache
+    def program() -> Program:  # made when it is needed: it holds a number for each basis state and angle
+        return assemble(bare, Schedule(circuit.qubits).run(framed.steps))
+
+    def states(features: Tensor, weights: Tensor) -> Tensor:
+        return torch_engine.final_state(program(), features, weights)
+
     gates = tuple(step for step in framed.steps if isinstance(step, Gate))
     if len(gates) < len(framed.steps) or circuit.amplitude:
         # An engine's circuits have no tilts, and no features besides amplitudes; a program may have both.
-        engine, values = "torch", partial(torch_engine.evaluate, program)
+        engine, values = "torch", partial(torch_engine.evaluate, program())
     else:
         width = circuit.features + framed.turned.shape[1]
         values = partial(find_engine(engine), replace(bare, gates=gates, features=width))
