@@ -124,7 +124,7 @@ class Comparison:
     def entries(self) -> list[Entry]:
         """Every figure of every model, by measure, then by model, then by way."""
         return [
-            Entry(model, role, way.name, measure, _bounds(measure, *self._figures[way.name][model][measure]))
+            Entry(model, role, way.name, measure, self._bounds(measure, *self._figures[way.name][model][measure]))
             for measure in self.measures
             for model, role in self.setting.roles.items()
             for way in self.ways
@@ -152,6 +152,14 @@ class Comparison:
             )
         ]
         return Order(way, measure, len(models), centred_bootstrap(tau, resampled, limits=(-1.0, 1.0)))
+
+    def _bounds(self, measure: str, value: float, resampled: Floats) -> Bounds:
+        """The interval of a figure; an exact one of a share on which all resamples agree, as they do on 0 and 1."""
+        if measure.startswith("accuracy_") and np.ptp(resampled) == 0:
+            samples = len(self._places[measure.removeprefix("accuracy_")])
+            return metrics.share_interval(round(value * samples), samples)
+        traits = metric(measure.removesuffix("_calibrated").replace("_holdout", "_test"))
+        return centred_bootstrap(value, resampled, limits=(traits.lower, traits.upper))
 
     def _of(self, way: Way, model: str) -> Figures:
         logits, figures = way.logits[model], Figures()
@@ -237,8 +245,3 @@ def _usual(score: Floats, others: Sequence[Mapping[str, Floats]], name: str) -> 
 def _matched(runs: Floats, like: Floats) -> Floats:
     """As many runs as another model has."""
     return runs if len(runs) == len(like) else np.broadcast_to(runs[:1], like.shape)
-
-
-def _bounds(measure: str, value: float, resampled: Floats) -> Bounds:
-    traits = metric(measure.removesuffix("_calibrated").replace("_holdout", "_test"))
-    return centred_bootstrap(value, resampled, limits=(traits.lower, traits.upper))

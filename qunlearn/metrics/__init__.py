@@ -26,6 +26,7 @@ from qunlearn.metrics.statistics import (
     interval,
     kendall_tau,
     prediction_interval,
+    share_interval,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "misaligned",
     "prediction_entropy",
     "prediction_interval",
+    "share_interval",
     "state_fidelity",
     "tug_of_war",
     "uqi",

@@ -117,6 +117,31 @@ def centred_bootstrap(
     return Bounds(value, float(low), float(high))
 
 
+def share_interval(successes: int, trials: int, level: float = 0.95) -> Bounds:
+    """A share with its exact (Clopper-Pearson) interval, which has a width for shares of 0 and 1 too.
+
+    Args:
+        successes: how many of the trials, from 0 to all.
+        trials: how many.
+        level: probability with which the interval covers the share, at least; in (0, 1).
+
+    Returns:
+        NaN for no trials.
+
+    Source: Clopper and Pearson 1934, Biometrika 26, 404.
+    """
+    from scipy.stats import beta
+
+    if not 0 <= successes <= trials:
+        raise InputError(f"expected 0 to {trials} successes, got {successes}")
+    if trials == 0:
+        return Bounds(float("nan"), float("nan"), float("nan"))
+    tail = (1 - level) / 2
+    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return Bounds(successes / trials, float(low), float(high))
+
+
 def kendall_tau(first: Values, second: Values) -> float:
     """How far two lists put the same things into the same order: Kendall's tau-b.
 

@@ -112,6 +112,13 @@ def test_intervals_shrink_with_samples_like_the_closed_form() -> None:
     assert entry.bounds == pytest.approx((0.75, 0.75 - half, 0.75 + half), abs=0.004)
 
 
+def test_a_share_of_one_is_not_certain() -> None:
+    logits = np.stack([np.ones(20), np.zeros(20)], axis=1)
+    labels = {"test": np.zeros(20, dtype=np.int64)}
+    (entry,) = Comparison(Setting({"m": "original"}, labels), [Way("w", {"m": {"test": logits[None]}})]).entries
+    assert entry.bounds == pytest.approx((1.0, 0.025 ** (1 / 20), 1.0))
+
+
 def test_missing_models_and_wrong_shapes_are_named() -> None:
     broken = way("hardware", 0.0)
     logits = {**broken.logits, "a": {**broken.logits["a"], "test": np.zeros((1, 5, 3))}}

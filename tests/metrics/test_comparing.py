@@ -37,6 +37,19 @@ def test_centred_interval_has_the_width_of_the_resamples_around_the_figure() -> 
         assert np.isnan(metrics.centred_bootstrap(value, resampled).low)
 
 
+@pytest.mark.parametrize(("successes", "trials"), [(0, 20), (20, 20), (7, 20), (1, 1), (199, 1000)])
+def test_share_interval_is_scipys(successes: int, trials: int) -> None:
+    expected = stats.binomtest(successes, trials).proportion_ci(method="exact")
+    found = metrics.share_interval(successes, trials)
+    assert found == pytest.approx((successes / trials, expected.low, expected.high))
+
+
+def test_share_interval_of_nothing() -> None:
+    assert np.isnan(metrics.share_interval(0, 0)).all()
+    with pytest.raises(InputError, match="0 to 3 successes, got 4"):
+        metrics.share_interval(4, 3)
+
+
 def test_calibration_removes_what_every_model_finds_easy() -> None:
     generator = np.random.default_rng(1)
     easy = np.concatenate([np.zeros(50), np.full(50, 4.0)])  # of holdout samples, half are easy; of forget samples too

@@ -35,10 +35,10 @@ def _about_order(sides: Sides) -> Story | None:
         return None
     show, (tau, low, high) = Measure("tau", "", digits=2).show, order.bounds
     headline = "The order survives" if low > 0 else "The order is reversed" if high < 0 else "The order is not settled"
-    head = next(measure.head for measure in MEASURES if measure.key == key).replace(", ", " on the set ")
+    head, _, part = next(measure.head for measure in MEASURES if measure.key == key).partition(", ")
     standing = [_standing(sides, way, key) for way in (sides.ways[0], last)]
     text = (
-        f"Ordered by {head[0].lower() + head[1:]}, the {order.models} models stand as {standing[0]} when run "
+        f"Ordered by {head[0].lower() + head[1:]} on the {part} set, the {order.models} models stand as {standing[0]} when run "
         f"exactly, and as {standing[1]} on the hardware: Kendall\u2019s tau {show(tau)} "
         f"({show(low)} {DASH} {show(high)}); 1 is the same order, \u22121 the reverse."
     )
