@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hardware.driver import Driver
 from tests.hardware.stub import StubService
 
 
@@ -18,6 +19,13 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubServic
     lead_to(service, tmp_path, monkeypatch)
     yield service
     service.close()
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """What makes processes quickly; set its `environment` before use."""
+    with Driver(tmp_path_factory.mktemp("processes")) as one:
+        yield one
 
 
 def lead_to(service: StubService, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

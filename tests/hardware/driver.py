@@ -7,6 +7,7 @@ children that lived, ``steps``. Run as ``python driver.py``; `Driver` does so.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -36,12 +37,15 @@ class Driver:
     """The driver, seen from the tests; a context.
 
     Args:
-        folder: where children write what they print.
-        environment: of the driver and its children, nothing else.
+        folder: where children write what they print; their home.
+
+    Attributes:
+        environment: what children find in theirs beside what every process needs.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.environment: dict[str, str] = {}
         root = Path(__file__).parents[2]
         inherited = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
         path = {"PYTHONPATH": str(root), "HOME": str(folder), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
@@ -51,7 +55,7 @@ class Driver:
             stdout=subprocess.PIPE,
             text=True,
             cwd=folder,
-            env={**inherited, **path, **environment},
+            env={**inherited, **path},
         )
 
     def __enter__(self) -> Driver:
@@ -66,11 +70,12 @@ class Driver:
 
     def cli(self, *words: str, environment: Mapping[str, str | None] | None = None) -> Ended:
         """``python -m qunlearn words...``; variables whose value is None are taken away."""
-        return self._order({"cli": list(words), "environment": dict(environment or {})})
+        return self._order({"cli": list(words), "environment": {**self.environment, **(environment or {})}})
 
     def call(self, name: str, folder: Path, *, at: int | None = None, **options: Any) -> Ended:
         """``qunlearn.hardware.name(folder, **options)``, killed at a step if that is given."""
-        return self._order({"call": name, "folder": str(folder), "options": options, "at": at})
+        order = {"call": name, "folder": str(folder), "options": options, "at": at}
+        return self._order({**order, "environment": self.environment})
 
     def _order(self, order: dict[str, Any]) -> Ended:
         assert self._process.stdin is not None
@@ -99,15 +104,21 @@ def main() -> None:
 
 def import_all() -> None:
     """What takes seconds, once for all children."""
-    import qiskit_ibm_runtime
-    import qiskit_ibm_runtime.executor_sampler
-    import qiskit_ibm_runtime.fake_provider.executor.run_quantum_program  # noqa: F401
-
-    import qunlearn.cli
-    import qunlearn.hardware
-    import qunlearn.hardware.collect
-    import qunlearn.hardware.plan
-    import qunlearn.hardware.submit  # noqa: F401
+    for name in (
+        "pandas",
+        "qiskit_ibm_runtime.executor_sampler",
+        "qiskit_ibm_runtime.fake_provider.executor.run_quantum_program",
+        "qunlearn.cli",
+        "qunlearn.hardware",
+        "qunlearn.quantum.backends.mitigation",
+        "qunlearn.quantum.backends.transpiling",
+        "qunlearn.study.hardware_report",
+        "qunlearn.study.results",
+        "qunlearn.study.trial",
+        "rich.table",
+        "sklearn.linear_model",
+    ):
+        importlib.import_module(name)
 
 
 def live(order: dict[str, Any], steps: Path) -> int:

@@ -38,9 +38,9 @@ def stub() -> Iterator[StubService]:
 
 
 @pytest.fixture(scope="module")
-def driver(stub: StubService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    with Driver(tmp_path_factory.mktemp("driver"), stub.environment) as one:
-        yield one
+def driver(stub: StubService, processes: Driver) -> Driver:
+    processes.environment = stub.environment
+    return processes
 
 
 def fresh(stub: StubService, planned: Planned, folder: Path) -> Path:
