@@ -10,13 +10,12 @@ import argparse
 from pathlib import Path
 
 import qunlearn as qu
-from qunlearn.quantum.backends import Mitigation
 
 STUDY = "runs/quickstart"  # the results folder of `qunlearn run`
 BACKEND = "fake_torino"  # or a machine of your account, such as "ibm_torino"
 
 SAMPLES, SHOTS, LIMIT_SECONDS = 40, 1000, 600
-MITIGATION = Mitigation(readout=True)
+MITIGATION = qu.hardware.Mitigation(readout=True)
 
 
 def main() -> None:

@@ -7,11 +7,13 @@ from qunlearn.hardware.folder import find_folder
 from qunlearn.hardware.plan import Plan, plan
 from qunlearn.hardware.status import Status, status
 from qunlearn.hardware.submit import submit
+from qunlearn.quantum.backends.mitigation import Mitigation
 
 __all__ = [
     "Bundle",
     "Collected",
     "Limits",
+    "Mitigation",
     "Plan",
     "Status",
     "collect",

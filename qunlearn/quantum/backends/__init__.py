@@ -15,6 +15,7 @@ __all__ = [
     "KNOWN",
     "Aer",
     "Backend",
+    "Mitigation",
     "Opened",
     "PennyLane",
     "Runtime",
@@ -36,7 +37,13 @@ KNOWN: dict[str, str] = {
     "ibm_*": "IBM's machines, through the user's saved account (extra: ibm).",
 }
 _NO_QUBITS = {"gaussian", "null", "qutrit"}  # devices of PennyLane for other things than circuits of qubits
-_HOME = {"Aer": "aer", "PennyLane": "pennylane", "Runtime": "runtime", "Simulator": "simulator"}
+_HOME = {
+    "Aer": "aer",
+    "Mitigation": "mitigation",
+    "PennyLane": "pennylane",
+    "Runtime": "runtime",
+    "Simulator": "simulator",
+}
 
 
 def available_backends() -> dict[str, str]:
@@ -121,7 +128,7 @@ def _load(name: str) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a backend when it is first asked for."""
+    """Loads a class when it is first asked for."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _load(name)
