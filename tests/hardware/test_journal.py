@@ -41,9 +41,16 @@ def test_rows_are_read_as_written(kept: Journal, monkeypatch: pytest.MonkeyPatch
 
 def test_a_row_is_on_the_disk_before_anything_follows(kept: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
+
+    def noted(name: str, real: Any) -> Any:
+        def call(*given: Any) -> Any:
+            calls.append(name)
+            return real(*given)
+
+        return call
+
     for name in ("fsync", "replace"):
-        real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *given, name=name, real=real: (calls.append(name), real(*given))[1])
+        monkeypatch.setattr(os, name, noted(name, getattr(os, name)))
     kept.move(kept.rows()[0], "posting")
     assert calls == ["fsync", "replace", "fsync"]  # the content, its name, the folder that holds the name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ pytest.importorskip("qiskit_aer")
 import qunlearn as qu
 from qunlearn import hardware
 from qunlearn.errors import InputError, UnknownNameError
-from qunlearn.hardware.bundle import shares
+from qunlearn.hardware.bundle import circuit_layer, shares
 from qunlearn.hardware.calibration import rebuilt, snapshot
 from qunlearn.hardware.cost import Limits, Piece, cost_of, piece_of, split
 from qunlearn.hardware.folder import Folder
@@ -52,9 +53,10 @@ def test_rows_mix_sets_and_models(tmp_path: Path) -> None:
     rows = folder.rows(0, 0)
     for row, (sample, name) in enumerate((place, name) for place in order for name in given.models):
         made, data = given.models[name], given.sets[["test", "forget"][sample[0]]]
-        opened = open_circuit(made.quantum.circuit)
+        layer = circuit_layer(made)
         with torch.no_grad():
-            wanted = opened.angles(made.encoder(data.x.float()), made.quantum.weights)[sample[1]]
+            features = torch.as_tensor(made.get_submodule("encoder")(data.x.float()))
+            wanted = open_circuit(layer.circuit).angles(features, layer.weights)[sample[1]]
         assert np.array_equal(rows[row], wanted.numpy())
 
 
@@ -103,7 +105,8 @@ def test_every_limit_holds(field: str) -> None:
     whole = cost_of(count, [0, 1], models, pieces, shots)
     used = max(whole.instructions) if field == "instructions" else getattr(whole, field)
     limit = {"pubs": 2}.get(field, used * 0.3 + (2 if field == "seconds" else 0))
-    limits = Limits(**{field: limit if field == "seconds" else int(limit)})
+    changed: dict[str, Any] = {field: limit if field == "seconds" else int(limit)}
+    limits = replace(Limits(), **changed)
     slices = split(count, models, pieces, shots, limits)
     assert len(slices) > 1
     for one in slices:
