@@ -6,7 +6,8 @@ gate and Pauli channel a signed, weighted permutation (`Move`). Two-wire gates w
 
     RZZ(a) = CX RZ(a) CX,    CRZ(a) = RZ(a/2) RZZ(-a/2),    CP(a) = RZ(a/2) x RZ(a/2) RZZ(-a/2)
 
-up to a phase, rotations on the target, and RXX, RYY, CRX, CRY, CH are these in another basis.
+up to a phase, RZ of RZZ on the target of CX, that of CRZ on its own target; RXX, RYY, CRX, CRY, CH are these in another
+basis.
 """
 
 from __future__ import annotations
@@ -70,14 +71,16 @@ def _core(gate: Gate) -> Iterator[Spin | Move]:
     if gate.angle is None:
         yield _clifford(gate.name, gate.wires)
         return
-    joint = gate.angle
-    if gate.name != "rzz":
-        joint, half = _times(gate.angle, -0.5), _times(gate.angle, 0.5)
-        turned = gate.wires if gate.name == "cp" else gate.wires[1:]
-        yield from (Spin(wire, _turn("rz", half)) for wire in turned)
-    yield _clifford("cx", gate.wires)
-    yield Spin(gate.wires[1], _turn("rz", joint))
-    yield _clifford("cx", gate.wires)
+    first, second = gate.wires if gate.name != "rzz" else sorted(gate.wires)  # larger products are quicker on the first
+    joint = gate.angle if gate.name == "rzz" else _times(gate.angle, -0.5)
+    half = _turn("rz", _times(gate.angle, 0.5))
+    if gate.name == "cp":
+        yield Spin(first, half)
+    yield _clifford("cx", (second, first))
+    if gate.name != "rzz":  # commutes with the CX, and acts together with the other turn
+        yield Spin(second, half)
+    yield Spin(first, _turn("rz", joint))
+    yield _clifford("cx", (second, first))
 
 
 def _times(angle: Angle, factor: float) -> Angle:
