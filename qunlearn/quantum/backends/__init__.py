@@ -5,6 +5,7 @@ Nothing foreign is imported before it is asked for.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from qunlearn.errors import InputError, UnknownNameError
@@ -92,6 +93,8 @@ def _kind(backend: Any) -> tuple[Any, tuple[Any, ...]]:
     modules = {base.__module__.partition(".")[0] for base in type(backend).__mro__}
     if "pennylane" in modules:
         return _load("PennyLane"), (backend,)
+    if "qiskit_aer" in modules:
+        return partial(_load("Aer"), simulator=backend), ()
     if "qiskit" in modules:
         return _load("Runtime"), (backend,)
     raise InputError(f"expected a backend's name, a device of PennyLane or Qiskit, or a Backend, got {backend!r}")

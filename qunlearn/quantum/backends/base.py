@@ -246,21 +246,22 @@ class _Derivative(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Any) -> tuple[None, None, Tensor, None]:
-        coordinates, _ = ctx.saved_tensors
+        coordinates, kept = ctx.saved_tensors  # once: checkpoints allow no second look
         if not ctx.task.positions:
             return None, None, torch.zeros_like(coordinates), None
-        products = slopes[0].unsqueeze(-1) * _next(ctx)
-        moved = products.flatten(1, -2).sum(1)  # (rows, positions)
+        products = slopes[0].unsqueeze(-1) * _next(ctx, coordinates, kept)
+        moved = products.sum(tuple(range(1, products.dim() - 1)))  # (rows, positions)
         padded = torch.nn.functional.pad(moved, (0, 1))  # the last stands for coordinates that do not enter
         return None, None, padded.index_select(-1, _places(ctx.task, coordinates)), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, None]:
-        task, (coordinates, _) = ctx.task, ctx.saved_tensors
+        task, (coordinates, kept) = ctx.task, ctx.saved_tensors
         check_one_forward_mode(f"backend {task.backend.name!r}", "")
         index = torch.tensor(task.positions, dtype=torch.int64, device=coordinates.device)
         tangent = tangents[2].index_select(-1, index)
-        return (_next(ctx) * tangent.reshape(len(tangent), *[1] * (1 + ctx.order), len(index))).sum(-1), None
+        tangent = tangent.reshape(len(tangent), *[1] * (1 + ctx.order), len(index))
+        return (_next(ctx, coordinates, kept) * tangent).sum(-1), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, task: _Task, order: int, coordinates: Tensor, known: Tensor | None) -> Any:
@@ -277,9 +278,8 @@ class _Derivative(torch.autograd.Function):
 vars(_Derivative.forward)["__signature__"] = inspect.signature(_Derivative.forward)
 
 
-def _next(ctx: Any) -> Tensor:
+def _next(ctx: Any, coordinates: Tensor, kept: Tensor) -> Tensor:
     """The derivative of the next order, differentiable: what was found in the forward job, else a job of its own."""
-    coordinates, kept = ctx.saved_tensors
     known = kept if kept.dim() > 2 else None
     found: Tensor = _Derivative.apply(ctx.task, ctx.order + 1, coordinates, known)[0]  # type: ignore[no-untyped-call]
     return found

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+from torch.utils.checkpoint import checkpoint
 
 from qunlearn.errors import InputError, NumericalError, QunlearnError, UnknownNameError, UnsupportedError
 from qunlearn.quantum.backends import open_circuit
@@ -151,6 +152,28 @@ def test_double_backward() -> None:
         slopes = torch.autograd.grad(run(SMALL, x, w).square().sum(), (x, w), create_graph=True)
         results.append(torch.autograd.grad(sum(s.square().sum() for s in slopes), (x, w)))  # type: ignore[arg-type]
     assert worst((list(results[0]), list(results[1]))) < 1e-9
+
+
+def test_autograd_checks_checkpoints_and_batched_gradients() -> None:
+    backend, (x, w) = Exact(), (value.requires_grad_() for value in draw(SMALL, 2))
+
+    def run(features: Tensor, weights: Tensor) -> Tensor:
+        return backend.expectations(SMALL, features, weights)
+
+    assert torch.autograd.gradcheck(run, (x, w), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run, (x, w))
+    plain, again = (
+        torch.autograd.grad(found.sum(), w) for found in (run(x, w), checkpoint(run, x, w, use_reentrant=False))
+    )
+    assert torch.equal(plain[0], again[0])
+
+
+def test_no_grad_outside_a_transform_leaves_it_alone() -> None:
+    x, w = draw(SMALL)
+    with torch.no_grad():
+        found = grad(lambda b: Exact().expectations(SMALL, x, b).sin().sum())(w)
+        exact = grad(lambda b: torch_engine.expectations(SMALL, x, b).sin().sum())(w)
+    assert torch.allclose(found, exact, rtol=0, atol=1e-10)
 
 
 def test_amplitudes_have_second_derivatives_too() -> None:

@@ -27,7 +27,7 @@ from tests.quantum.backends.cases import Exact
         ("fake_manila", "Runtime('fake_manila', shots=20)"),
         (qml.device("default.qubit"), "PennyLane('default.qubit', shots=20)"),
         (FakeManilaV2(), "Runtime('fake_manila', shots=20)"),
-        (AerSimulator(), "Runtime('aer_simulator', shots=20)"),
+        (AerSimulator(), "Aer('aer', shots=20)"),
     ],
     ids=str,
 )
