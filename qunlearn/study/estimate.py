@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from qunlearn.study.conditions import conditions, trained, under
 from qunlearn.study.executors import START_UP
 from qunlearn.study.plan import Plan
 from qunlearn.study.prepare import model_of, recipe_of, split_of
-from qunlearn.study.task import Task, Unit, canonical
+from qunlearn.study.task import Task, Unit, canonical, units_of
 from qunlearn.study.tuning import settings_of
 from qunlearn.training.train import fit_all, of_classes
 
@@ -79,8 +78,8 @@ def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
     torch.set_num_threads(plan.study.settings.run.threads)
     try:
         meter = _Meter(str(plan.study.folder), time.thread_time() + patience)
-        sizes = Counter(task.unit for task in plan.tasks)
-        costs = {task.key: meter.cost(task, sizes[task.unit]) for task in plan.tasks}
+        units = {unit.key: unit for unit in units_of(plan.tasks, {task.key for task in plan.tasks})}
+        costs = {task.key: meter.cost(task, units[task.unit]) for task in plan.tasks}
     finally:
         torch.set_num_threads(threads)
     return Estimate(
@@ -98,8 +97,9 @@ class _Meter:
         self.methods: dict[str, _Cost] = {}
         self.evaluations: dict[str, _Cost] = {}
 
-    def cost(self, task: Task, size: int) -> _Cost:
-        """What the task costs one worker, as one of so many in its unit."""
+    def cost(self, task: Task, unit: Unit) -> _Cost:
+        """What the task costs one worker, as one of its unit: trials that differ in noise alone unlearn once."""
+        size = len(unit.seeds)
         split = split_of(task.settings, task.request, self.folder)
         if task.kind in ("original", "retrained"):
             data = split.original if task.kind == "original" else split.retain
@@ -113,7 +113,7 @@ class _Meter:
         evaluation = self._evaluation(task, split)
         if task.method["name"] in ("none", "retrain"):
             return evaluation
-        unlearning = self._unlearning(task, split, size)
+        unlearning = self._unlearning(task, split, size).times(size / len(unit.tasks))
         return _Cost(unlearning.seconds + evaluation.seconds, unlearning.gradient_evaluations)
 
     def _epoch(self, task: Task, split: Split, size: int) -> _Cost:

@@ -18,7 +18,7 @@ from qunlearn.study.grid import MethodChoice, StudyConfig, column_of
 from qunlearn.study.names import check_names
 from qunlearn.study.plugins import import_plugins, source_hash
 from qunlearn.study.prepare import circuit_of, data_identity, model_identity, model_of, split_of
-from qunlearn.study.task import Kind, Task, hash_of
+from qunlearn.study.task import Kind, Task, canonical, hash_of
 from qunlearn.study.tuning import REVISION as TUNING_REVISION
 from qunlearn.study.tuning import is_tuned, settings_of, tuning_request
 from qunlearn.training.loop import REVISION as LOOP_REVISION
@@ -72,7 +72,16 @@ def make_plan(study: StudyConfig) -> Plan:
                 tunings.setdefault(task.key, task)
             trials += found.trials()
     ordered = sorted(models.values(), key=lambda task: task.kind != "original")
-    return Plan(study, (*ordered, *tunings.values(), *trials))
+    return Plan(study, (*ordered, *tunings.values(), *_sharing(trials)))
+
+
+def _sharing(trials: Sequence[Task]) -> Iterator[Task]:
+    """The trials, those of one unit that unlearn the same models and differ in the noise of predictions alone."""
+    seeds = {task.key: task.seed for task in trials}
+    homes: dict[str, str] = {}
+    for task in trials:
+        work = canonical([trained(task.settings), task.request, task.method, seeds[task.unit]])
+        yield replace(task, unit=homes.setdefault(work, task.unit))
 
 
 class _Cell:

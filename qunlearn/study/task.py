@@ -70,7 +70,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Unit:
-    """Tasks that differ in nothing but the seed; one worker computes them together.
+    """Tasks that differ in nothing but the seed, or the noise of their predictions; one worker computes them together.
 
     Attributes:
         tasks: all of them, also those that are done: the last bits of a result depend on who is computed with it.
@@ -89,6 +89,11 @@ class Unit:
     def key(self) -> str:
         """What names the unit, also where some of its tasks had to be left out."""
         return self.tasks[0].unit
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the tasks, each once."""
+        return tuple(dict.fromkeys(task.seed for task in self.tasks))
 
     @property
     def needs(self) -> frozenset[str]:

@@ -64,7 +64,7 @@ def run_unit(unit: Unit, store: Store, folder: str) -> Iterator[Ended]:
     except Exception as error:
         found = [error] * len(unit.tasks)
     share = (time.perf_counter() - start) / len(unit.tasks)
-    beside = {"together": [task.seed for task in unit.tasks]} if len(unit.tasks) > 1 else {}
+    beside = {"together": list(unit.seeds)} if len(unit.seeds) > 1 else {}
     for task, finish in zip(unit.tasks, found, strict=True):
         if task.key in unit.wanted:
             yield _keep(task, finish, beside, share, store)
@@ -151,12 +151,16 @@ def _run_trials(tasks: Sequence[Task], split: Split, store: Store, folder: str) 
         return [functools.partial(_retrained, task, split, store, folder) for task in tasks]
     tuned = _choice(tasks[0], store)
     method = {**tasks[0].method, **(tuned["hyperparameters"] if tuned else {})}
-    models = [_at_work(_original(task, split, store), task) for task in tasks]
-    found = unlearn_all(models, split, method=method, seeds=[task.seed for task in tasks], progress=_silent)
-    return [
-        one if isinstance(one, Exception) else functools.partial(_unlearned, task, one, split, store, folder)
-        for task, one in zip(tasks, found, strict=True)
-    ]
+    alike = {task.seed: task for task in reversed(tasks)}  # others differ in the noise of their predictions alone
+    seeds = list(dict.fromkeys(task.seed for task in tasks))
+    models = [_at_work(_original(alike[seed], split, store), alike[seed]) for seed in seeds]
+    done = unlearn_all(models, split, method=method, seeds=seeds, progress=_silent)
+    found = dict(zip(seeds, done, strict=True))
+    return [_finish_of(task, found[task.seed], split, store, folder) for task in tasks]
+
+
+def _finish_of(task: Task, done: Unlearned | Exception, split: Split, store: Store, folder: str) -> _Finish | Exception:
+    return done if isinstance(done, Exception) else functools.partial(_unlearned, task, done, split, store, folder)
 
 
 def _choice(task: Task, store: Store) -> dict[str, Any] | None:

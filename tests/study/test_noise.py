@@ -13,8 +13,9 @@ import torch
 
 import qunlearn as qu
 from qunlearn.errors import InputError
+from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.metrics import accuracy
-from qunlearn.study import runner
+from qunlearn.study import runner, trial
 from qunlearn.study.conditions import conditions, noise_of, trained
 from qunlearn.study.config import Settings
 from qunlearn.study.estimate import estimate
@@ -151,6 +152,23 @@ def test_seeds_are_computed_one_by_one_where_each_draws(file: Path) -> None:
     assert sizes("noise.during=all", "run.shots=10") == {1}
     assert sizes("run.shots=10") == {3}
     assert sizes("noise.during=all", "model.qubits=6", "model.encoder=pca", "data.dataset=wine") == {1}
+
+
+def test_trials_that_differ_in_noise_alone_unlearn_once(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[int]] = []
+
+    def counted(models: Any, *given: Any, seeds: list[int], **options: Any) -> Any:
+        calls.append(seeds)
+        return unlearn_all(models, *given, seeds=seeds, **options)
+
+    monkeypatch.setattr(trial, "unlearn_all", counted)
+    run(file, tmp_path / "both", "seed=[0, 1, 2]", "training.epochs=1")
+    assert sorted(calls) == [[0], [0, 1, 2], [1], [2]]  # the untouched one by one
+    run(file, tmp_path / "exact", "seed=[0, 1, 2]", "training.epochs=1", "noise.depolarizing=[0]")
+    both, exact = records(tmp_path / "both"), records(tmp_path / "exact")
+    assert {path: both[path] for path in exact} == exact
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def _about_order(sides: Sides) -> Story | None:
     head, _, part = next(measure.head for measure in MEASURES if measure.key == key).partition(", ")
     standing = [_standing(sides, way, key) for way in (sides.ways[0], last)]
     text = (
-        f"Ordered by {head[0].lower() + head[1:]} on the {part} set, the {order.models} models stand as {standing[0]} when run "
-        f"exactly, and as {standing[1]} on the hardware: Kendall\u2019s tau {show(tau)} "
+        f"Ordered by {head[0].lower() + head[1:]} on the {part} set, the {order.models} models stand as {standing[0]} "
+        f"when run exactly, and as {standing[1]} on the hardware: Kendall\u2019s tau {show(tau)} "
         f"({show(low)} {DASH} {show(high)}); 1 is the same order, \u22121 the reverse."
     )
     return Story("Does the order of methods survive?", headline, text)
