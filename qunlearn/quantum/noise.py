@@ -45,6 +45,10 @@ class Strike:
     def __post_init__(self) -> None:
         channel(self.channel).check(self.strengths)
         check_place(self.after)
+        if any(not isinstance(wire, int) for wire in self.wires or ()):
+            raise InputError(f"expected numbers of wires for noise, got {self.wires!r}")
+        # So that 50 and 50.0 are written alike.
+        object.__setattr__(self, "strengths", tuple(float(value) for value in self.strengths))
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> Strike:
@@ -204,7 +208,7 @@ class NoiseModel:
         pairs = self.readout * qubits if len(self.readout) == 1 else self.readout
         if len(pairs) != qubits:
             raise InputError(f"expected readout errors of {qubits} wires, or one for all, got {len(pairs)}")
-        return pairs
+        return tuple((float(zero), float(one)) for zero, one in pairs)
 
 
 def _is_felt(strike: Strike) -> bool:

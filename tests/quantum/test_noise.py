@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import qunlearn as qu
 from qunlearn.errors import CorruptFileError, InputError, UnknownNameError, UnsupportedError
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.circuit import Angle, Channel, Circuit, Factor, Gate
-from qunlearn.quantum.convert import rotation_tree, tree_angles
+from qunlearn.quantum.convert import qiskit_readout, rotation_tree, tree_angles
 from qunlearn.quantum.engines import density
 from qunlearn.quantum.noise import PLACES, NoiseModel, Strike
 from tests.quantum.cases import draw
@@ -106,6 +107,22 @@ def test_a_rotation_tree_takes_the_channels_along() -> None:
     assert tree.channels[0].after == len(tree.gates) - len(first.gates) - 1
     found = density.expectations(tree, tree_angles(first, x), w)
     torch.testing.assert_close(found, density.expectations(first, x, w), rtol=0, atol=1e-12)
+
+
+def test_qiskit_needs_aer_for_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qiskit_aer", None)
+    for export in (NOISY.to_qiskit, lambda: qiskit_readout(NOISY)):
+        with pytest.raises(UnsupportedError, match=r"expected Qiskit Aer for noise in Qiskit.*install qunlearn\[ibm\]"):
+            export()
+    assert NOISY.without_noise().to_qiskit().num_qubits == 2
+
+
+def test_what_is_read_back_may_hold_no_noise() -> None:
+    pytest.importorskip("qiskit_aer")
+    with pytest.raises(UnsupportedError, match="expected gates of the table, got 'quantum_channel'"):
+        Circuit.from_qiskit(NOISY.to_qiskit())
+    with pytest.raises(UnsupportedError, match=r"expected gates of the table .* got 'AmplitudeDamping'"):
+        Circuit.from_pennylane(NOISY.to_pennylane(), features=1, weights=1)
 
 
 # In models.
@@ -199,6 +216,9 @@ def test_models_are_read_and_written() -> None:
     wired = NoiseModel((Strike("bit-flip", (0.1,), "cz", (0, 1)),), 0.1)
     assert NoiseModel.from_dict(wired.to_dict()) == wired
     assert NoiseModel.read({}) == NoiseModel()
+    assert Strike("thermal-relaxation", (50, 70, 1)).strengths == (50.0, 70.0, 1.0)
+    assert '"strengths": [50.0, 70.0, 1.0]' in BARE.with_noise({"thermal_relaxation": [50, 70, 1]}).to_json()
+    assert '"readout": [[1.0, 0.0]' in BARE.with_noise({"readout": [1, 0]}).to_json()
 
 
 @pytest.mark.parametrize(
@@ -219,6 +239,10 @@ def test_models_are_read_and_written() -> None:
         ({"readout": [[0.1, 0.2]] * 3}, "expected readout errors of 2 wires, or one for all, got 3"),
         ({"strikes": [{"channel": "bit-flip"}]}, "expected a table with channel and strengths"),
         ({"strikes": [{"channel": "bit-flip", "strengths": 0.1, "wire": 1}]}, "did you mean 'wires'"),
+        (
+            {"strikes": [{"channel": "bit-flip", "strengths": 0.1, "wires": ["0"]}]},
+            "expected numbers of wires for noise",
+        ),
         ([], r"expected noise as a table such as .*, got \[\]"),
     ],
 )
