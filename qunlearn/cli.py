@@ -148,7 +148,9 @@ def show_circuit(
 @hardware.command(name="plan")
 def hardware_plan(
     folder: Folder,
-    backend: Annotated[str, typer.Option(help="A device: fake_torino and the like, or ibm_... of your account.")],
+    backend: Annotated[
+        str, typer.Option(help="A device: fake_torino and the like, or ibm_... of your account.")
+    ] = "fake_torino",
     name: Annotated[str | None, typer.Option(help="Of the plan; the backend's where not given.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples in all, evenly from the sets.")] = 100,
     shots: Annotated[int, typer.Option(min=1, help="Shots of each circuit.")] = 1000,

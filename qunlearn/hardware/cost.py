@@ -27,6 +27,7 @@ class Limits:
         executions: circuits times shots (the service takes 10 million, earlier 5).
         instructions: of the control system on the busiest qubit, over all circuits (the service takes 26.8 million).
         pubs: circuits before parameters are filled in (more than 81 have made its compiler fail).
+        outcomes: counts that are in this machine's memory at once when a result is read, 8 bytes each.
         seconds: of the machine (the service stops a job after 3 hours).
     """
 
@@ -34,6 +35,7 @@ class Limits:
     executions: int = 5_000_000
     instructions: int = 20_000_000
     pubs: int = 50
+    outcomes: int = 2**26
     seconds: float = 3600.0
 
 
@@ -47,6 +49,7 @@ class Cost:
         executions: circuits times shots.
         instructions: by qubit, of the control system.
         payload: bytes.
+        outcomes: counts, one for each outcome of each circuit.
         seconds: of the machine, without those of the job itself.
     """
 
@@ -55,6 +58,7 @@ class Cost:
     executions: int = 0
     instructions: tuple[int, ...] = ()
     payload: int = 0
+    outcomes: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -66,6 +70,7 @@ class Cost:
             self.executions + other.executions,
             tuple(a + b for a, b in zip(mine, others, strict=True)),
             self.payload + other.payload,
+            self.outcomes + other.outcomes,
             self.seconds + other.seconds,
         )
 
@@ -76,6 +81,7 @@ class Cost:
             "executions": self.executions / limits.executions,
             "instructions": max(self.instructions, default=0) / limits.instructions,
             "pubs": self.pubs / limits.pubs,
+            "outcomes": self.outcomes / limits.outcomes,
             "seconds": (JOB_SECONDS + self.seconds) / limits.seconds,
         }
 
@@ -89,12 +95,14 @@ class Piece:
         gates: how many instructions the circuit has.
         parameters: how many angles each row has; None where the circuit runs once, without rows.
         seconds: that one execution takes.
+        measured: how many qubits are measured.
     """
 
     instructions: tuple[int, ...]
     gates: int
     parameters: int | None
     seconds: float
+    measured: int = 1
 
     def cost(self, rows: int, shots: int) -> Cost:
         """The cost of running it for so many rows."""
@@ -105,6 +113,7 @@ class Piece:
             circuits * shots,
             tuple(count * circuits for count in self.instructions),
             INSTRUCTION_BYTES * self.gates + ANGLE_BYTES * circuits * (self.parameters or 0),
+            circuits << self.measured,
             circuits * shots * self.seconds,
         )
 
@@ -118,9 +127,8 @@ def piece_of(circuit: Any, takes_rows: bool, device: Any) -> Piece:
     idle = {index for index, count in enumerate(counts) if count == INITIAL}
     counts = [0 if index in idle else count for index, count in enumerate(counts)]
     parameters = circuit.num_parameters if takes_rows else None
-    return Piece(
-        tuple(counts), len(circuit.data), parameters, rep_delay(device) + circuit_seconds(circuit, device.target)
-    )
+    seconds = rep_delay(device) + circuit_seconds(circuit, device.target)
+    return Piece(tuple(counts), len(circuit.data), parameters, seconds, circuit.num_clbits)
 
 
 def circuit_seconds(circuit: Any, target: Any) -> float:

@@ -98,7 +98,7 @@ def test_limits_split_jobs(tmp_path: Path) -> None:
     assert all(job["pubs"] <= 50 for job in jobs)
 
 
-@pytest.mark.parametrize("field", ["payload", "executions", "instructions", "pubs", "seconds"])
+@pytest.mark.parametrize("field", ["payload", "executions", "instructions", "pubs", "outcomes", "seconds"])
 def test_every_limit_holds(field: str) -> None:
     pieces = [[Piece((60, 70), 40, 12, 3e-4), Piece((50, 50), 2, None, 2e-4)], [Piece((9, 90), 50, 20, 4e-4)]]
     models, shots, count = [3, 2], 100, 40
@@ -157,10 +157,13 @@ def test_the_printed_plan(tmp_path: Path) -> None:
     assert "limit       600 s" in text
 
 
-def test_a_plan_beyond_its_limit_writes_nothing(tmp_path: Path) -> None:
+def test_a_plan_beyond_its_limit_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(tmp_path / "simulated", limit_seconds=1)
+    assert "1 s, which the machine itself would exceed" in str(made)
+    monkeypatch.setitem(hardware.plan.__globals__, "is_local", lambda device: False)
     with pytest.raises(InputError, match="within its limit of 1 s"):
         make(tmp_path / "p", limit_seconds=1)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["simulated"]
 
 
 def test_jobs_are_stopped_within_the_limit(tmp_path: Path) -> None:

@@ -88,7 +88,6 @@ def test_the_way_to_a_device_and_back(copied: Path, capsys: pytest.CaptureFixtur
         (["plan", "STUDY", "--backend", "fake_manila", "--zne", "1,2"], "odd factors"),
         (["plan", "STUDY", "--backend", "fake_manila", "--zne", "1,x"], "whole numbers"),
         (["plan", "STUDY", "--backend", "fake_manila", "--where", "depth"], "COLUMN=VALUE"),
-        (["plan", "STUDY", "--backend", "fake_manila", "--limit", "1"], "within its limit"),
         (["plan", "STUDY", "--backend", "fake_manila", "--decoupling", "XX2"], "'XX'"),
         (["plan", ".", "--backend", "fake_manila"], "plan.json"),
         (["submit", "STUDY"], "found none"),
