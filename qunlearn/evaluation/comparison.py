@@ -124,7 +124,7 @@ class Comparison:
     def entries(self) -> list[Entry]:
         """Every figure of every model, by measure, then by model, then by way."""
         return [
-            Entry(model, role, way.name, measure, self._bounds(measure, *self._figures[way.name][model][measure]))
+            Entry(model, role, way.name, measure, self._bounds(measure, *self._figure(way.name, model, measure)))
             for measure in self.measures
             for model, role in self.setting.roles.items()
             for way in self.ways
@@ -143,7 +143,7 @@ class Comparison:
 
     def _order(self, way: str, measure: str) -> Order:
         models = self.setting.candidates
-        one, other = ([self._figures[name][model][measure] for model in models] for name in (self.ways[0].name, way))
+        one, other = ([self._figure(name, model, measure) for model in models] for name in (self.ways[0].name, way))
         tau = metrics.kendall_tau([value for value, _ in one], [value for value, _ in other])
         resampled = [
             metrics.kendall_tau(first, second)
@@ -152,6 +152,10 @@ class Comparison:
             )
         ]
         return Order(way, measure, len(models), centred_bootstrap(tau, resampled, limits=(-1.0, 1.0)))
+
+    def _figure(self, way: str, model: str, measure: str) -> tuple[float, Floats]:
+        """A figure and its resamples; NaN where the model has none, as one retrained model alone has no divergence."""
+        return self._figures[way][model].get(measure, (float("nan"), np.full(self.resamples, np.nan)))
 
     def _bounds(self, measure: str, value: float, resampled: Floats) -> Bounds:
         """The interval of a figure; an exact one of a share on which all resamples agree, as they do on 0 and 1."""

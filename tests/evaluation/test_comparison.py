@@ -112,6 +112,22 @@ def test_intervals_shrink_with_samples_like_the_closed_form() -> None:
     assert entry.bounds == pytest.approx((0.75, 0.75 - half, 0.75 + half), abs=0.004)
 
 
+@pytest.mark.parametrize("retrained", [0, 1])
+def test_few_retrained_models_leave_holes(retrained: int) -> None:
+    roles = dict(list(setting().roles.items())[: 3 + retrained])
+    ways = [
+        Way(one.name, {model: one.logits[model] for model in roles}) for one in (way("exact", 0.0), way("w", 0.3, 5))
+    ]
+    comparison = Comparison(Setting(roles, setting().labels), ways, resamples=20)
+    entries = {(one.model, one.measure): one.bounds for one in comparison.entries}
+    assert ("js_forget" in comparison.measures) is bool(retrained)
+    if retrained:
+        assert np.isnan(entries["retrained 0", "js_forget"]).all()
+        assert np.isfinite(entries["a", "js_forget"]).all()
+        assert np.isnan(entries["retrained 0", "membership_auc_calibrated"].value)
+    assert all(np.isfinite(order.bounds.value) for order in comparison.orders)
+
+
 def test_a_share_of_one_is_not_certain() -> None:
     logits = np.stack([np.ones(20), np.zeros(20)], axis=1)
     labels = {"test": np.zeros(20, dtype=np.int64)}

@@ -60,6 +60,7 @@ def _about_attack(sides: Sides) -> Story | None:
     show = Measure("auc", "", digits=2).show
     headline = "The attack works on hardware" if run.low > 0.5 else "The attack is not told from guessing on hardware"
     own = [sides.entries[model, sides.ways[-1], key].value for model in sides.comparison.setting.of("retrained")]
+    own = [value for value in own if math.isfinite(value)]
     beside = f"; of the retrained models {show(min(own))} to {show(max(own))}" if own else ""
     text = (
         f"An attacker who sees nothing but the hardware\u2019s outputs tells the forget set from samples never trained "
