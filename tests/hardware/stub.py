@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -168,8 +169,7 @@ class StubService:
         class Bound(_Handler):
             stub = service
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Bound)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
@@ -363,6 +363,16 @@ class StubService:
 
 class LostError(Exception):
     """The connection is to end without an answer."""
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that were killed in the middle of a request."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

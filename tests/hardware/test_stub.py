@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import urllib3.util.retry
 
+from qunlearn.errors import ServiceError
 from tests.hardware.faults import Fate, Faults, SimulatedClock
-from tests.hardware.stub import Device, StubService
+from tests.hardware.stub import Device, LostError, StubService
 
 pytest.importorskip("qiskit_ibm_runtime")
 pytest.importorskip("qiskit_aer")
@@ -227,6 +232,26 @@ def test_a_machine_in_maintenance_and_a_retired_one(stub: StubService) -> None:
     assert (status.operational, status.status_msg) == (False, "maintenance")
     with pytest.raises(Exception, match="No backend matches"):
         service.backend("ibm_gone")
+
+
+def test_a_device_whose_configuration_comes_late(stub: StubService, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qunlearn.quantum.backends.device import find_device
+
+    monkeypatch.setattr(urllib3.util.retry, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    service = QiskitRuntimeService()
+    answers = iter([LostError] * 6)  # the client asks six times
+    stub.watch = lambda method, path, when: fail(answers) if path.endswith("/configuration") else None
+
+    with pytest.raises(ServiceError, match="run the same command again"):
+        find_device("ibm_stub", service)
+    assert find_device("ibm_stub", service).name == "ibm_stub"
+
+
+def fail(errors: Iterator[type[Exception]]) -> None:
+    """Raise the next error, until there are none left."""
+    error = next(errors, None)
+    if error is not None:
+        raise error
 
 
 def test_a_wrong_key_is_refused(stub: StubService, monkeypatch: pytest.MonkeyPatch) -> None:

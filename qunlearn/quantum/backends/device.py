@@ -126,10 +126,12 @@ def _real_device(name: str, service: Any) -> BackendV2:
 
 def _why_not(name: str, service: Any, error: Exception) -> QunlearnError:
     """What to tell where the service gave no device of that name."""
-    text = scrub(f"{type(error).__name__}: {error}", _token_of(service))
+    text = scrub(f"{type(error).__name__}: {error}", token_of(service))
     if type(error).__name__ != "QiskitBackendNotFoundError":
         return ServiceError(f"expected to hear of {name!r} from the service, got {text}; try again later")
     known, snapshot = _names(service), name.replace("ibmq_", "fake_").replace("ibm_", "fake_")
+    if name in known:  # asked again, the service has it
+        return ServiceError(f"expected {name!r} from the service, got no answer at first; run the same command again")
     if "Unable to create configuration" in text or (known and snapshot in _fakes()):
         kept = f"; its calibration is kept as {snapshot!r}, which runs on this machine" if snapshot in _fakes() else ""
         offered = f"expected one of {', '.join(known)}" if known else "expected another device of the account"
@@ -276,12 +278,33 @@ def scrub(text: str, token: str | None) -> str:
     return " ".join(clean.split())[:300]
 
 
-def _token_of(service: Any) -> str | None:
+def token_of(service: Any) -> str | None:
+    """The token that a service uses, to be looked for in what it says; None where it doesn't tell."""
     try:
         token = service.active_account().get("token")
     except Exception:
         return None
     return token if isinstance(token, str) else None
+
+
+def never_repeat_posts(service: Any) -> None:
+    """Take from the client the right to repeat a request that submits a job, which might submit it twice.
+
+    The runtime client repeats POST on 5xx answers by itself; a request that only reads is still repeated.
+    """
+    from urllib3.util.retry import Retry
+
+    clients = [getattr(service, "_active_api_client", None), *getattr(service, "_api_clients", {}).values()]
+    for session in (getattr(client, "_session", None) for client in clients):
+        for adapter in getattr(session, "adapters", {}).values():
+            old = adapter.max_retries
+            adapter.max_retries = Retry(
+                total=old.total,
+                connect=old.connect,
+                other=0,  # errors of other kinds may come after the request was sent
+                backoff_factor=old.backoff_factor,
+                status_forcelist=old.status_forcelist,
+            )
 
 
 def cut_device(device: BackendV2, qubits: Sequence[int], *, missing: Sequence[tuple[int, int]] = ()) -> BackendV2:
