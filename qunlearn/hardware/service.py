@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from qunlearn.errors import InputError, ServiceError
 from qunlearn.hardware import clock
 from qunlearn.hardware.journal import Row
-from qunlearn.quantum.backends.device import scrub
+from qunlearn.quantum.backends.device import never_repeat_posts, scrub
 
 #: What an error says of the request that met it: refused (it will never pass), denied (the account may not),
 #: busy (not accepted, later perhaps), unknown (it may have been accepted).
@@ -49,7 +49,7 @@ class Remote:
         """Whether the batch takes no more jobs: the service closes one that had nothing to do for a while."""
         details: Any = None
         with contextlib.suppress(Exception):
-            details = self.batch.details()
+            details = None if self.batch is None else self.batch.details()
         return bool(details) and details.get("accepting_jobs") is False
 
     def close_batch(self) -> None:
@@ -154,26 +154,6 @@ def denied(doing: str, text: str) -> str:
         f"expected an account that may {doing}, got a refusal ({text}); check the key, the instance and what is left "
         "of its time at https://quantum.cloud.ibm.com, then run the same command again"
     )
-
-
-def never_repeat_posts(service: Any) -> None:
-    """Take from the client the right to repeat a request that submits a job, which might submit it twice.
-
-    The runtime client repeats POST on 5xx answers by itself; a request that only reads is still repeated.
-    """
-    from urllib3.util.retry import Retry
-
-    clients = [getattr(service, "_active_api_client", None), *getattr(service, "_api_clients", {}).values()]
-    for session in (getattr(client, "_session", None) for client in clients):
-        for adapter in getattr(session, "adapters", {}).values():
-            old = adapter.max_retries
-            adapter.max_retries = Retry(
-                total=old.total,
-                connect=old.connect,
-                other=0,  # errors of other kinds may come after the request was sent
-                backoff_factor=old.backoff_factor,
-                status_forcelist=old.status_forcelist,
-            )
 
 
 def attempt_of(row: Row, job: Any) -> int:

@@ -16,7 +16,7 @@ from qunlearn.errors import InputError, ServiceError
 from qunlearn.hardware import clock
 from qunlearn.hardware.folder import Folder
 from qunlearn.hardware.journal import HEARTBEAT, Journal, Row
-from qunlearn.hardware.service import PAUSES, Remote, denied, meaning
+from qunlearn.hardware.service import PAUSES, RefusedError, Remote, denied, meaning
 from qunlearn.hardware.status import Status, make_status
 
 #: How often a job is sent whose outcome stays unknown and that the service never lists.
@@ -98,16 +98,20 @@ class _Sending:
 
     def __init__(self, planned: Folder, journal: Journal, remote: Remote, listing_delay: float, say: Say) -> None:
         self.planned, self.journal, self.remote = planned, journal, remote
-        self.delay, self.say = listing_delay, say
+        self.delay, self.say, self.batches = listing_delay, say, 0
 
     def send_all(self, rows: list[Row]) -> None:
         """Bring every row to submitted or failed; those that may be sent already come last, with the least to wait."""
-        self.remote.open_batch(self.say)
+        self._open_batch()
         try:
             for row in sorted(rows, key=lambda row: row.state == "posting"):
                 self._bring(row)
         finally:
             self.remote.close_batch()
+
+    def _open_batch(self) -> None:
+        self.batches += 1
+        self.remote.open_batch(self.say)
 
     def _bring(self, row: Row) -> None:
         unknown = busy = 0
@@ -139,21 +143,25 @@ class _Sending:
         try:
             with self.journal.alive(row):
                 name = self.remote.post(self.planned.pubs(row.number), self.planned.options(row))
-                self._check_name(row, name)
         except Exception as error:
             return self._after(row, error), error
-        return self._submitted(row, name), None
+        if self._is_named(row, name):
+            return self._submitted(row, name), None
+        odd = ServiceError(f"the reply named {name}, which does not carry its tag")
+        return self._after(row, odd), odd
 
-    def _check_name(self, row: Row, name: str) -> None:
-        """A reply may be that to another request: the job that it names must carry the row's tag."""
-        if row.tag not in (self.remote.job(name).tags or []):
-            raise ServiceError(f"the reply to job {row.number + 1} named {name}, which is another job")
+    def _is_named(self, row: Row, name: str) -> bool:
+        """Whether a job carries the row's tag: a reply may be that to another request."""
+        try:
+            return row.tag in (self.remote.job(name).tags or [])
+        except (RefusedError, InputError):
+            return False
 
     def _after(self, row: Row, error: Exception) -> Row:
         """The row after a request that ended with an error."""
         found, said = meaning(error), self.remote.words(error)
-        if found == "refused" and self.remote.batch is not None and self.remote.batch_ended():
-            self.remote.open_batch(self.say)
+        if found == "refused" and self.batches < TRIES and self.remote.batch_ended():
+            self._open_batch()
             return self.journal.move(row, "planned")
         if found == "refused":
             self.say(f"job {row.number + 1} of {self._total}: refused ({said})")
