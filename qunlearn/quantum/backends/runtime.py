@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qunlearn.errors import InputError, UnsupportedError
+from qunlearn.errors import InputError, ServiceError, UnsupportedError
 from qunlearn.quantum.backends.base import Backend
-from qunlearn.quantum.backends.device import cut_device, find_device, is_local
+from qunlearn.quantum.backends.device import cut_device, find_device, is_local, never_repeat_posts, scrub, token_of
 from qunlearn.quantum.backends.mitigation import Mitigation, Work, combine, construct
 from qunlearn.quantum.backends.transpiling import (
     Floats,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Prepared", "Runtime", "Size", "check_isa", "prepare", "pubs", "read_counts", "run_locally"]
 
 MODES = ("job", "batch")
+POLL_SECONDS = 5  # between two questions whether a job is done
 MOST_PUBS = 50  # more in one job have made the service's compiler fail
 _DENSITY_QUBITS = 8  # up to so many a density matrix is faster than drawing the noise of every shot
 
@@ -54,6 +55,8 @@ class Runtime(Backend):
         service: the runtime service to ask for a real device; the user's account if None.
         seconds: the time on the device after which the service stops a job.
         **options: of `Backend`, such as `repetitions`.
+
+    A job that fails raises `ServiceError`, which names it.
 
     Attributes:
         errors: standard errors ``(rows, observables)`` of the last job's values.
@@ -137,19 +140,31 @@ class Runtime(Backend):
 
     def _results(self, work: list[tuple[Any, ...]], shots: int) -> list[Any]:
         """The Sampler's results of all PUBs."""
+        options = self.mitigation.sampler_options()
+        if is_local(self.device):
+            return run_locally(self.device, work, shots, [self.child_seed() for _ in work], options)
+        if len(work) > MOST_PUBS:
+            raise UnsupportedError(f"expected at most {MOST_PUBS} circuits in a job, got {len(work)} bases and copies")
+        options |= {"default_shots": shots}
+        options |= {} if self.seconds is None else {"max_execution_time": self.seconds}
+        job: Any = None
+        try:
+            job = self._submit(work, options)
+            return list(job.result(poll_interval=POLL_SECONDS))
+        except Exception as error:
+            text = scrub(f"{type(error).__name__}: {error}", token_of(self.device.service))
+        which = "a job" if job is None else f"job {job.job_id()}"
+        raise ServiceError(f"expected the result of {which} on {self.name}, got {text}")
+
+    def _submit(self, work: list[tuple[Any, ...]], options: dict[str, Any]) -> Any:
+        """One job on a real device."""
         from qiskit_ibm_runtime import Batch
         from qiskit_ibm_runtime.executor_sampler import Sampler
 
-        if is_local(self.device):
-            seeds = [self.child_seed() for _ in work]
-            return run_locally(self.device, work, shots, seeds, self.mitigation.sampler_options())
-        if len(work) > MOST_PUBS:
-            raise UnsupportedError(f"expected at most {MOST_PUBS} circuits in a job, got {len(work)} bases and copies")
+        never_repeat_posts(self.device.service)
         if self.mode == "batch" and self._batch is None:
             self._batch = Batch(backend=self.device)
-        options = {**self.mitigation.sampler_options(), "default_shots": shots}
-        options |= {} if self.seconds is None else {"max_execution_time": self.seconds}
-        return list(Sampler(mode=self._batch or self.device, options=options).run(work).result(poll_interval=5))
+        return Sampler(mode=self._batch or self.device, options=options).run(work)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_works": {}, "_batch": None}
