@@ -166,6 +166,10 @@ def _turn(vectors: Tensor, matrix: Tensor, block: Block, qubits: int) -> Tensor:
     """The vectors with a block's matrix, ``(..., 4**size, 4**size)``, applied to its wires."""
     left, size, right = 4**block.wire, 4**block.size, 4 ** (qubits - block.wire - block.size)
     lead = vectors.shape[:-1]
+    if size == 4 and right < 64 and matrix.dim() == 2:  # many tiny products are slow: a copy makes one of them
+        rows = vectors.reshape(lead.numel() * left, size, right).transpose(0, 1)
+        turned = (matrix @ rows.flatten(1)).reshape(rows.shape).transpose(0, 1)
+        return turned.reshape(*lead, 4**qubits)
     if right == 1:  # one large product, without a copy of the vectors
         turned = vectors.reshape(*lead, left, size) @ matrix.mT
         return turned.flatten(-2)
