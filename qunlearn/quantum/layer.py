@@ -36,8 +36,8 @@ class QuantumLayer(nn.Module):
             any device), "density" (noisy circuits exactly), "trajectories" (noisy circuits by averaging runs), or
             "auto": "fused" for tensors on the CPU, "torch" for all others, for noisy circuits "density" up to 8 qubits
             and "trajectories" above.
-        backend: what runs it elsewhere instead: a name such as "lightning.qubit", "aer", "fake_torino" or ``"ibm_..."``, or
-            a `Backend`; see `find_backend`. None for the engine.
+        backend: what runs it elsewhere instead: a name such as "lightning.qubit", "aer" or "fake_torino", or a
+            `Backend`; see `find_backend`. None for the engine.
         shots: measurements of each circuit, for honest shot noise; None for exact values. Without a backend it is
             our own simulator that draws them.
         gradient: of a backend or of shots: "parameter-shift", "spsa" or "device"; see `Backend`.
