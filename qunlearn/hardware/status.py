@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,9 +70,9 @@ def failure(row: Row) -> str:
     """A sentence on a failed job: which, why, and what can be done."""
     name = f" ({row.job_id})" if row.job_id else ""
     advice = "send it again with submit --retry-failed"
-    if "1305" in (row.reason or "") or "max execution time" in (row.reason or "").lower():
-        advice = "it ran into its time limit: plan again with a higher limit, fewer samples or fewer shots"
-    return f"job {row.number}{name} failed: {row.reason or 'no reason was given'}; {advice}"
+    if re.search(r"1305|max(imum)? execution time", row.reason or "", re.IGNORECASE):
+        advice = "it ran into its time limit: plan again under another name, with a higher limit or fewer samples"
+    return f"job {row.number + 1}{name} failed: {row.reason or 'no reason was given'}; {advice}"
 
 
 def status(folder: str | Path, service: Any = None, *, ask: bool = True) -> Status:

@@ -22,6 +22,8 @@ STRIKES = (
     "throttled",
     "delayed",
 )
+# What is only scripted: the account may not submit; the job is too large.
+REFUSALS = ("denied", "too_large")
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ class Fate:
         self._lock = threading.Lock()
 
     def script(self, strikes: Iterable[str]) -> None:
-        """Set what strikes the next submissions: names of `STRIKES`, or "" for nothing."""
+        """Set what strikes the next submissions: names of `STRIKES` or `REFUSALS`, or "" for nothing."""
         for strike in strikes:
-            if strike not in ("", *STRIKES):
-                raise ValueError(f"expected one of {STRIKES}, got {strike!r}")
+            if strike not in ("", *STRIKES, *REFUSALS):
+                raise ValueError(f"expected one of {STRIKES + REFUSALS}, got {strike!r}")
             self.scripted.append(strike)
 
     def strike(self, *, submission: bool) -> str:

@@ -37,6 +37,7 @@ FINAL = ("Completed", "Failed", "Cancelled")
 Answer = tuple[int, Any]
 Runner = Callable[[dict[str, Any]], str]
 RESULTS: dict[str, str] = {}
+REFUSED = {"throttled": 429, "denied": 403, "too_large": 413}
 
 
 @dataclass
@@ -140,6 +141,7 @@ class StubService:
         run: Seconds from there to the result.
         runner: Makes the text of a result from the parameters of a job; `simulated` where not given.
         token: The one key it knows.
+        batches: Whether it opens batches.
     """
 
     devices: Sequence[Device] = field(default_factory=lambda: [Device()])
@@ -150,6 +152,7 @@ class StubService:
     run: float = 0.0
     runner: Runner | None = None
     token: str = TOKEN
+    batches: bool = True
 
     def __post_init__(self) -> None:
         self.fate = Fate(self.faults)
@@ -239,6 +242,8 @@ class StubService:
         return 200, answers.get(what) or found[0].status()
 
     def _open_session(self, body: Any) -> Answer:
+        if not self.batches:
+            return problem(400, 1352, "this plan allows no batches")
         key = f"session-{next(self._numbers):04d}"
         self.sessions[key] = {"id": key, "state": "open", "accepting_jobs": True, "backend_name": body.get("backend")}
         self.sessions[key]["mode"] = body.get("mode")
@@ -413,8 +418,8 @@ class _Handler(BaseHTTPRequestHandler):
         stub.watch(method, path, "before")
         if strike == "lost_before":
             raise LostError
-        if strike in ("error_before", "throttled"):
-            return problem(429 if strike == "throttled" else stub.fate.status(), 1500, "in trouble")
+        if strike in REFUSED or strike == "error_before":
+            return problem(REFUSED.get(strike) or stub.fate.status(), 1500, "in trouble")
         former = stub.former if submission else None
         if strike == "echo_before" and former:
             return former

@@ -15,6 +15,7 @@ pytest.importorskip("qiskit_aer")
 from qunlearn import hardware
 from tests.hardware.faults import Faults
 from tests.hardware.life import Mortal
+from tests.hardware.stub import TOKEN
 from tests.hardware.world import JOBS, LISTING, Planned, World, check_jobs, check_values, make_plan, story, world
 
 QUICK, ALL = 40, 200
@@ -138,6 +139,104 @@ def test_status_changes_nothing(planned: Planned, tmp_path: Path) -> None:
             before = contents(here.folder)
             assert said in str(here.live("status")).lower()
             assert contents(here.folder) == before
+
+
+def test_collecting_needs_the_folder_and_the_account_alone(planned: Planned, tmp_path: Path) -> None:
+    with world(planned.folder, tmp_path, Faults()) as here:
+        here.live("submit")
+        elsewhere = tmp_path / "another machine"
+        here.folder.rename(elsewhere)
+        collected = hardware.collect(elsewhere)
+        assert collected.complete
+        check_values(here, collected, planned, "elsewhere")
+        assert not [name for name, content in contents(elsewhere).items() if TOKEN[:12].encode() in content]
+        elsewhere.rename(here.folder)
+
+
+def test_a_batch_that_the_service_closes_is_opened_anew(planned: Planned, tmp_path: Path) -> None:
+    with world(planned.folder, tmp_path, Faults()) as here:
+
+        def close_the_first(method: str, path: str, when: str) -> None:
+            if (method, path, when) == ("POST", "/jobs", "after") and len(here.stub.sessions) == 1:
+                here.stub.sessions[min(here.stub.sessions)]["accepting_jobs"] = False
+
+        here.stub.watch = close_the_first
+        assert here.live("submit") is not None, here.told
+        assert [len({job.session for job in here.stub.jobs.values()}), len(here.stub.jobs)] == [2, JOBS]
+
+
+def test_jobs_are_sent_one_by_one_where_there_are_no_batches(planned: Planned, tmp_path: Path) -> None:
+    with world(planned.folder, tmp_path, Faults()) as here:
+        here.stub.batches = False
+        assert here.bring_home().complete
+        assert {job.session for job in here.stub.jobs.values()} == {None}
+        assert len(here.stub.jobs) == JOBS
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason", "said"),
+    [
+        ("Failed", ("The dilution refrigerator is warm", 9999), ("refrigerator", "--retry-failed")),
+        ("Cancelled", None, ("cancelled", "--retry-failed")),
+        ("Cancelled", ("Ran too long", 1305), ("limit",)),
+    ],
+)
+def test_a_job_that_failed_is_named_with_what_can_be_done(
+    planned: Planned, tmp_path: Path, ends: str, reason: tuple[str, int] | None, said: tuple[str, ...]
+) -> None:
+    with world(planned.folder, tmp_path, Faults(), queue=10.0) as here:
+        here.live("submit")
+        first = min(here.stub.jobs)
+        here.stub.jobs[first].ends, here.stub.jobs[first].reason = ends, reason
+        here.clock.wait(20.0)
+        collected = here.live("collect")
+        assert not collected.complete
+        assert len(collected.status.failed) == 1
+        for words in (first, *said):
+            assert words in str(collected.status)
+        assert first in str(here.live("status"))
+
+        here.live("submit")
+        assert len(here.stub.jobs) == JOBS, "failed jobs are sent again on demand alone"
+        here.live("submit", retry_failed=True)
+        here.clock.wait(20.0)
+        again = here.live("collect")
+        assert again.complete
+        check_values(here, again, planned, "sent again")
+        assert len(here.stub.jobs) == JOBS + 1
+
+
+def test_an_account_that_may_not_submit_and_later_may(planned: Planned, tmp_path: Path) -> None:
+    with world(planned.folder, tmp_path, Faults()) as here:
+        here.stub.fate.script(["", "denied"])
+        assert here.live("submit") is None
+        assert "expected an account that may submit jobs" in here.told[-1]
+        assert len(here.stub.jobs) == 1
+        assert here.bring_home().complete
+        assert len(here.stub.jobs) == JOBS
+
+
+def test_a_job_that_the_service_finds_too_large_does_not_stop_the_others(planned: Planned, tmp_path: Path) -> None:
+    with world(planned.folder, tmp_path, Faults()) as here:
+        here.stub.fate.script(["too_large"])
+        found = here.live("submit")
+        assert (found.counts["failed"], len(here.stub.jobs)) == (1, JOBS - 1)
+        assert "413" in str(found)
+        here.live("submit", retry_failed=True)
+        assert here.live("collect").complete
+        assert len(here.stub.jobs) == JOBS
+
+
+@pytest.mark.parametrize("strike", ["lost_before", "throttled", "error_before"])
+def test_a_service_that_is_away_for_long(planned: Planned, tmp_path: Path, strike: str) -> None:
+    with world(planned.folder, tmp_path, Faults()) as here:
+        here.stub.fate.script([strike] * 40)
+        assert here.live("submit") is None
+        assert "job 1 of 3" in here.told[-1]
+        assert not here.stub.jobs
+        here.calm()
+        assert here.bring_home().complete
+        assert len(here.stub.jobs) == JOBS
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -15,9 +15,10 @@ import pytest
 from qunlearn.errors import CorruptFileError, InputError, ServiceError
 from qunlearn.hardware import clock, files, journal
 from qunlearn.hardware.journal import Journal, Row
-from qunlearn.hardware.service import Remote, attempt_of, meaning, never_repeat_posts, status_code
+from qunlearn.hardware.service import Remote, attempt_of, meaning, status_code
 from qunlearn.hardware.status import Status, failure
 from qunlearn.hardware.submit import again
+from qunlearn.quantum.backends.device import never_repeat_posts
 
 
 @pytest.fixture
@@ -104,8 +105,8 @@ def test_a_failed_job_is_planned_again_under_another_tag(kept: Journal) -> None:
 def test_what_is_told_of_failed_jobs() -> None:
     row = Row(3, "w", "failed", job_id="j-3", reason="error 1305: ran too long")
     assert failure(row) == (
-        "job 3 (j-3) failed: error 1305: ran too long; it ran into its time limit: plan again with a higher limit, "
-        "fewer samples or fewer shots"
+        "job 4 (j-3) failed: error 1305: ran too long; it ran into its time limit: plan again under another name, "
+        "with a higher limit or fewer samples"
     )
     found = Status(Path(), "p", "ibm_x", (row, Row(1, "v", "submitted", job_id="j")), (None, "QUEUED"))
     assert found.counts == {"failed": 1, "queued": 1}
