@@ -31,6 +31,8 @@ REGISTER = "c"
 TRIALS = 8  # transpilations with different seeds, of which the one with the least error is kept
 MAX_OUTCOMES_QUBITS = 20  # counts are kept for every outcome
 _SIMULATOR_GATES = ("id", "rz", "sx", "x", "cx", "measure", "reset", "delay")
+# What the Sampler's twirling takes. Angles of controlled rotations are bound wrongly by Aer 0.18.
+_TAKEN = {"id", "rx", "rz", "h", "x", "sx", "s", "t", "cx", "cz", "ecr", "measure", "reset", "delay"}
 _NOT_GATES = {"barrier", "delay", "measure"}
 
 
@@ -147,16 +149,24 @@ def target_of(device: BackendV2, qubits: int) -> Any:
     """The device's target; for a simulator, which takes any gate, the gates that devices have, on `qubits` wires.
 
     So a circuit is folded, twirled and struck by noise on a simulator as it is on a device.
+
+    Raises:
+        UnsupportedError: for a simulator with noise on other gates, which would not strike.
     """
     from qiskit.transpiler import Target
 
     if device.target.build_coupling_map() is not None:
         return device.target
     noise = getattr(device.options, "noise_model", None)
-    names = _SIMULATOR_GATES if noise is None else [n for n in noise.basis_gates if n in device.target.operation_names]
-    if not {"cx", "cz", "ecr"} & set(names):
-        names = [*names, "cx"]
-    return Target.from_configuration(basis_gates=sorted({*names, "rz", "sx", "x", "measure"}), num_qubits=qubits)
+    names = set(_SIMULATOR_GATES) if noise is None else {*noise.noise_instructions} & _TAKEN
+    strange = sorted({*(() if noise is None else noise.noise_instructions)} - _TAKEN)
+    if strange:
+        raise UnsupportedError(
+            f"expected noise on gates of a device ({', '.join(sorted(_TAKEN))}), got noise on {', '.join(strange)}; "
+            "give the noise model as noise_model= of backend 'aer'"
+        )
+    names |= {"rz", "sx", "x", "measure"} | (set() if names & {"cx", "cz", "ecr"} else {"cx"})
+    return Target.from_configuration(basis_gates=sorted(names), num_qubits=qubits)
 
 
 def _seeds(seed: int, trials: int) -> list[int]:

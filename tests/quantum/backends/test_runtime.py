@@ -206,6 +206,22 @@ def test_noise_of_a_simulator_strikes_the_gates_of_a_device() -> None:
     assert abs(float(values)) < 0.1
 
 
+def test_noise_that_would_not_strike_is_refused() -> None:
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(depolarizing_error(0.1, 2), ["crx"])
+    backend = Runtime(AerSimulator(noise_model=model), shots=10)
+    with pytest.raises(UnsupportedError, match="got noise on crx"):
+        backend.expectations(asymmetric(("ZII",)), FEATURES, WEIGHTS)
+
+
+def test_a_simulator_of_a_device_keeps_its_couplers() -> None:
+    backend = Runtime(AerSimulator.from_backend(find_device("fake_manila")), shots=2000)
+    found = backend.expectations(asymmetric(("ZII", "IIZ")), FEATURES, WEIGHTS)
+    exact = engines.expectations(asymmetric(("ZII", "IIZ")), FEATURES, WEIGHTS)
+    assert float((found - exact).abs().max()) < 0.25
+    assert backend.work(open_circuit(asymmetric(("ZII", "IIZ"))).circuit).prepared.isa[0].num_qubits == 5
+
+
 def test_gradients_come_in_the_same_job() -> None:
     backend = Runtime(AerSimulator(), shots=4000, seed=2)
     circuit, weights = asymmetric(("ZII", "IIZ")), WEIGHTS.clone().requires_grad_()
