@@ -19,7 +19,7 @@ from tests.hardware.world import JOBS, LISTING, Planned, make_plan
 
 KILLED = -9
 #: In the quick selection each so manieth step.
-STRIDE = 9
+STRIDE = 14
 
 
 @pytest.fixture(scope="module")
