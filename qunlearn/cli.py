@@ -231,16 +231,20 @@ def hardware_collect(
 ) -> None:
     """Fetch the counts of finished jobs, keep them, and compare the models on the device."""
     from qunlearn.hardware import collect, find_folder
+    from qunlearn.study.bundle import own_models
     from qunlearn.study.hardware_report import write_comparison
+    from qunlearn.study.results import load_study
 
     place = find_folder(folder, name)
+    study = _study_of(place)
+    models = own_models(load_study(study), place) if study is not None else {}
     with _kept(_hardware("collect", place)):
-        found = collect(place, wait=wait, say=_say)
+        found = collect(place, models=models, wait=wait, say=_say)
     if any(row.state == "collected" for row in found.status.rows):
         sets = list(found.labels)
         rows = [[model, *(f"{found.accuracy(model, key):.3f}" for key in sets)] for model in found.logits]
         _print_table(f"accuracy on {found.backend}", ["model", *sets], rows)
-        typer.echo(f"Report: {write_comparison(_study_of(place), place, found)}")
+        typer.echo(f"Report: {write_comparison(study, place, found)}")
     _say_jobs(found.status)
 
 

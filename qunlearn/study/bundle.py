@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from qunlearn.errors import InputError, UnknownNameError
 from qunlearn.hardware import Bundle
+from qunlearn.hardware.folder import Folder
 from qunlearn.study.plugins import import_plugins
 from qunlearn.study.prepare import split_of
 from qunlearn.study.results import Study
@@ -60,6 +62,12 @@ def bundle_of(
     keys = {name: trial for name, (_, _, _, trial) in chosen.items()}
     bundle = Bundle(models, {name: data for name, data in sets.items() if len(data)}, roles, keys)
     return bundle if samples is None else bundle.sampled(samples, seed)
+
+
+def own_models(study: Study, folder: str | Path) -> dict[str, nn.Module]:
+    """The models of a plan that are of the user's own code, by name, for `qunlearn.hardware.collect`."""
+    needed = [model for model in Folder(folder).content["models"] if model["own_code"] and model["key"]]
+    return {model["name"]: study.model(model["key"]) for model in needed}
 
 
 _Choice = tuple[Kind, str, str, str]

@@ -15,6 +15,7 @@ pytest.importorskip("qiskit_aer")
 import qunlearn as qu
 from qunlearn import hardware
 from qunlearn.errors import InputError, UnknownNameError
+from tests.study.conftest import TINY
 from tests.test_cli import call
 
 
@@ -103,3 +104,30 @@ def test_wrong_words_start_nothing(
     assert shown.err.startswith("Error: ")
     assert fragment in shown.err
     assert not (root / "hardware").exists()
+
+
+OWN = """\
+import torch
+import qunlearn as qu
+
+
+def make(inputs, classes):
+    circuit = qu.QuantumLayer(qu.load_circuit("ring-cz", qubits=3, depth=1))
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), circuit, torch.nn.Linear(3, classes))
+"""
+
+
+def test_models_of_the_users_own_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_for_hardware.py").write_text(OWN)
+    text = TINY.replace("qubits = 4\ndepth = 1", 'factory = "mine_for_hardware:make"')
+    text = text.replace("epochs = 3", "epochs = 1").replace(", { class = 0 }", "")
+    (tmp_path / "own.toml").write_text(text.replace('method = ["fine-tune", ', "method = ["))
+    monkeypatch.chdir(tmp_path)
+    assert call("run", "own.toml", "--out", "own", "--workers", "1") == 0
+    words = ["--backend", "fake_manila", "--samples", "4", "--shots", "50", "--method", "adaprob", "--retrained", "2"]
+    assert call("hardware", "plan", "own", *words) == 0
+    assert call("hardware", "submit", "own") == 0
+    assert call("hardware", "collect", "own") == 0
+    assert "accuracy on fake_manila" in capsys.readouterr().out
