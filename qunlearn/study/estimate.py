@@ -32,8 +32,10 @@ REPORT = 8.0
 BATCHES = 8
 #: Epochs that are timed, so that what happens once weighs less.
 EPOCHS = 3
-#: Samples that a circuit with noise, shots or a backend is timed on; it is slow, and how slow need not be known well.
-FEW = 16
+#: Samples that predictions with noise, shots or a backend are timed on.
+FEW = 64
+#: Seconds that a batch with noise, shots or a backend may take for training to be timed on more than one.
+SLOW = 0.3
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class _Meter:
         self.epochs: dict[str, _Cost] = {}
         self.methods: dict[str, _Cost] = {}
         self.evaluations: dict[str, _Cost] = {}
+        self.slow: set[str] = set()
 
     def cost(self, task: Task, unit: Unit) -> _Cost:
         """What the task costs one worker, as one of its unit: trials that differ in noise alone unlearn once."""
@@ -120,16 +123,34 @@ class _Meter:
         """Of training, for one sample."""
         key = f"{size} {_model_key(task, trained(task.settings))}"
         if key not in self.epochs:
-            part, epochs = _thin(split.original, _samples(task, len(split.original))), _epochs(task)
-            recipe = dataclasses.replace(recipe_of(task.settings), epochs=epochs, patience=None)
-            models, seeds = [_at_work(task, split, seed) for seed in range(size)], range(size)
-            first = _thin(part, min(recipe.batch_size, len(part)))
-            fit_all(models, first, None, recipe, seeds=seeds, progress=_silent)  # the first is slower
-            start = _now(task)
+            batch, models = self._batch(task, split, size)
+            if batch > SLOW:
+                self.slow.add(key)
+            batches, epochs = self._much(task, key)
+            part = _thin(split.original, batches * task.settings["training"]["batch_size"])
             validation = of_classes(split.validation, split.retain)
-            fit_all(models, part, validation, recipe, seeds=seeds, progress=_silent)
+            if key in self.slow and validation is not None:  # as small a part of it, which is else as long as the epoch
+                validation = _thin(validation, math.ceil(len(validation) * len(part) / len(split.original)))
+            recipe = dataclasses.replace(recipe_of(task.settings), epochs=epochs, patience=None)
+            start = _now(task)
+            fit_all(models, part, validation, recipe, seeds=range(size), progress=_silent)
             self.epochs[key] = _Cost((_now(task) - start) / (size * len(part) * epochs), 1.0)
         return self.epochs[key]
+
+    def _batch(self, task: Task, split: Split, size: int) -> tuple[float, list[nn.Module]]:
+        """Seconds of one batch where noise, shots or a backend bear on training, and the models, warmed up."""
+        recipe = dataclasses.replace(recipe_of(task.settings), epochs=1, patience=None)
+        models = [_at_work(task, split, seed) for seed in range(size)]
+        first, seconds = _thin(split.original, recipe.batch_size), 0.0
+        for _ in range(2 if conditions(trained(task.settings)) else 1):  # the first is slower
+            start = _now(task)
+            fit_all(models, first, None, recipe, seeds=range(size), progress=_silent)
+            seconds = _now(task) - start
+        return (seconds if conditions(trained(task.settings)) else 0.0), models
+
+    def _much(self, task: Task, key: str) -> tuple[int, int]:
+        """How many batches and epochs are timed."""
+        return (1, 1) if key in self.slow else (BATCHES, EPOCHS)
 
     def _unlearning(self, task: Task, split: Split, size: int) -> _Cost:
         """Of a method, as it is set: what one of its epochs costs beside one of training, times its epochs."""
@@ -146,10 +167,11 @@ class _Meter:
         return epoch.times(expected_epochs(epochs, getattr(method, "patience", None)))
 
     def _one_epoch(self, task: Task, split: Split, method: Any, size: int) -> _Cost:
-        share = _samples(task, len(split.train)) / len(split.train)
+        batches, most = self._much(task, f"{size} {_model_key(task, trained(task.settings))}")
+        share = min(batches * task.settings["training"]["batch_size"] / len(split.train), 1.0)
         part, models, epochs = _share(split, share), [_at_work(task, split)] * size, 1
         if hasattr(method, "epochs"):
-            epochs = min(_epochs(task), method.epochs)
+            epochs = min(most, method.epochs)
             method = dataclasses.replace(method, epochs=epochs)
         times = []
         for timed in ("none", method):
@@ -207,15 +229,6 @@ def _predicting(task: Task, model: nn.Module, split: Split) -> float:
     return taken * sum(len(data) for data in split.sets().values()) / len(some)
 
 
-def _samples(task: Task, available: int) -> int:
-    batch = int(task.settings["training"]["batch_size"])
-    return min(available, FEW if conditions(trained(task.settings)) else BATCHES * batch)
-
-
-def _epochs(task: Task) -> int:
-    return 1 if conditions(trained(task.settings)) else EPOCHS
-
-
 def _thin(data: Dataset, samples: int) -> Dataset:
     """Evenly spaced samples, so that every class keeps its share."""
     return data.select(np.unique(np.linspace(0, len(data) - 1, min(samples, len(data))).round().astype(np.int64)))
@@ -243,10 +256,11 @@ def _model_key(task: Task, cell: dict[str, Any]) -> str:
 
 
 def _now(task: Task) -> float:
-    """Seconds of this thread on a processor, so that what else runs here does not count; on a GPU, of the clock."""
-    if task.settings["run"]["device"] == "cpu":
+    """Seconds of this thread on a processor, so that what else runs here does not count; else those of the clock."""
+    if task.settings["run"]["device"] == "cpu" and "backend" not in task.settings["run"]:
         return time.thread_time()
-    torch.cuda.synchronize()
+    if task.settings["run"]["device"] != "cpu":
+        torch.cuda.synchronize()
     return time.perf_counter()
 
 
