@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ from qunlearn.evaluation.comparison import RESAMPLES, Comparison, Role, Setting,
 from qunlearn.evaluation.predictions import SETS, predict
 from qunlearn.hardware.bundle import circuit_layer
 from qunlearn.hardware.halves import logits_of
+from qunlearn.models.execution import with_backend
+from qunlearn.quantum.backends.simulator import Simulator
+from qunlearn.quantum.circuit import Circuit
 
 if TYPE_CHECKING:
     from qunlearn.hardware import Collected
@@ -122,12 +125,29 @@ def _exact(collected: Collected) -> _Run:
 
 def _sampled(collected: Collected) -> _Run:
     """The circuits without noise, with as many shots as the hardware took."""
-    return _simulated(collected, None)
+    return _drawn(collected, lambda model, place, x: with_backend(_circuit_alone(model), place)(torch.as_tensor(x)))
 
 
 def _noisy(collected: Collected) -> _Run:
-    """The circuits with the calibrated noise of the device, with as many shots as the hardware took."""
-    return _simulated(collected, device_of(collected))
+    """The transpiled circuits with the calibrated noise of the device, with as many shots as the hardware took."""
+    from qunlearn.quantum.backends.calibration import prepared_noise
+    from qunlearn.quantum.backends.device import find_device
+    from qunlearn.quantum.backends.opened import open_circuit
+
+    device, known = find_device(device_of(collected)), dict[int, list[Circuit]]()
+    prepared = {id(module): collected.prepared[model] for model, module in collected.models.items()}
+
+    def values(model: nn.Module, place: Simulator, x: Floats) -> Tensor:
+        own, layer = prepared[id(model)], circuit_layer(model)
+        if id(own) not in known:
+            known[id(own)] = [prepared_noise(own, device, basis) for basis in range(len(own.bases))]
+        angles = open_circuit(layer.circuit).angles(torch.as_tensor(x).double(), layer.weights.double())
+        found = angles.new_zeros(len(angles), len(layer.circuit.observables))
+        for basis, circuit in zip(own.bases, known[id(own)], strict=True):
+            found[:, list(basis.observables)] = place.expectations(circuit, angles, angles.new_zeros(0))
+        return found
+
+    return _drawn(collected, values)
 
 
 def device_of(collected: Collected) -> Any:
@@ -140,15 +160,18 @@ def device_of(collected: Collected) -> Any:
     return collected.backend
 
 
-def _simulated(collected: Collected, noise: Any) -> _Run:
-    from qunlearn.models.execution import with_backend
+def _circuit_alone(model: nn.Module) -> nn.Module:
+    return nn.Sequential(circuit_layer(model))
 
+
+def _drawn(collected: Collected, run: Callable[[nn.Module, Simulator, Floats], Tensor]) -> _Run:
+    """Values of all models with the shots of the hardware, each with a seed of its own, and their errors."""
     values: dict[str, dict[str, Floats]] = {}
     errors: dict[str, dict[str, Floats]] = {}
     for number, (model, module) in enumerate(collected.models.items()):
-        layer = with_backend(nn.Sequential(circuit_layer(module)), shots=collected.shots, noise=noise, seed=number)
+        place = Simulator(shots=collected.shots, seed=number)
         with torch.no_grad():
-            found = {name: layer(torch.as_tensor(x)) for name, x in collected.features[model].items()}
+            found = {name: run(module, place, x) for name, x in collected.features[model].items()}
         values[model] = {name: part.double().cpu().numpy() for name, part in found.items()}
         errors[model] = {
             name: np.sqrt(np.clip(1 - part**2, 0, None) / collected.shots) for name, part in values[model].items()
