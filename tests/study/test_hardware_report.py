@@ -161,3 +161,30 @@ def test_every_measure_of_a_studys_models_stands_beside(finished: tuple[Path, st
             assert table.loc[("fine-tune", way), name] == pytest.approx(expected[name], abs=2e-5)
     assert table["accuracy_validation"].isna().all()
     assert "state_fidelity_test" not in table
+
+
+@pytest.mark.slow
+def test_the_noisy_model_is_what_a_simulated_machine_gives(run: Collected, tmp_path: Path) -> None:
+    """On a fake device both draw from the same distribution: squared differences in standard errors average 1."""
+    from qunlearn.study.hardware_report import _noisy, _sampled
+
+    split = qu.load_dataset("iris").split(qu.ForgetRequest.of_fraction(0.2), seed=0)
+    sets = {name: getattr(split, name).select(np.arange(10)) for name in ("forget", "retain", "test", "holdout")}
+    bundle = qu.hardware.Bundle({name: run.models[name] for name in ("original", "one", "retrained 0")}, sets)
+    qu.hardware.plan(bundle, tmp_path / "run", backend="fake_manila", shots=2000)
+    qu.hardware.submit(tmp_path / "run")
+    collected = qu.hardware.collect(tmp_path / "run")
+
+    def squares(other: Any) -> float:
+        parts = [
+            np.square(other.values[m][n] - collected.values[m][n])
+            / (np.square(other.errors[m][n]) + np.square(collected.errors[m][n]) + 1e-9)
+            for m in collected.models
+            for n in collected.ids
+        ]
+        return float(np.mean(parts))
+
+    assert 0.8 < squares(_noisy(collected)) < 1.25
+    assert squares(_sampled(collected)) > 3
+    text = write_comparison(None, tmp_path / "run", collected).read_text(encoding="utf-8")
+    assert "noisy model is left out" not in text
