@@ -160,7 +160,7 @@ def hardware_plan(
     limit: Annotated[float, typer.Option(min=1, help="Seconds of the machine that the plan may cost.")] = 600,
     readout: Annotated[bool, typer.Option("--readout", help="Measure readout errors, and undo them.")] = False,
     zne: Annotated[str | None, typer.Option(help="Extrapolate to no noise: factors such as 1,3,5.")] = None,
-    extrapolator: Annotated[str, typer.Option(help="linear, richardson or exponential.")] = "linear",
+    extrapolator: Annotated[str, typer.Option(help="linear, richardson or exponential.")] = "exponential",
     decoupling: Annotated[str | None, typer.Option(help="Dynamical decoupling: XX, XpXm or XY4.")] = None,
     twirling: Annotated[bool, typer.Option("--twirling", help="Twirl gates and measurements.")] = False,
     optimization_level: Annotated[int, typer.Option(min=0, max=3, help="Of the transpiler.")] = 3,

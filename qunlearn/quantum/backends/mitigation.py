@@ -71,7 +71,7 @@ class Mitigation:
 
     readout: bool = False
     zne: tuple[int, ...] = ()
-    extrapolator: Literal["linear", "richardson", "exponential"] = "linear"
+    extrapolator: Literal["linear", "richardson", "exponential"] = "exponential"
     dynamical_decoupling: str | None = None
     twirling: bool = False
 
