@@ -26,8 +26,10 @@ def main() -> None:
     study, folder = qu.load_study(STUDY), Path(STUDY) / "hardware" / BACKEND
     if not (folder / "plan.json").is_file():
         bundle = study.bundle(samples=SAMPLES)
-        options = {"shots": SHOTS, "mitigation": MITIGATION, "limit_seconds": LIMIT_SECONDS}
-        print(qu.hardware.plan(bundle, folder, backend=BACKEND, **options))
+        plan = qu.hardware.plan(
+            bundle, folder, backend=BACKEND, shots=SHOTS, mitigation=MITIGATION, limit_seconds=LIMIT_SECONDS
+        )
+        print(plan)
     if not sends:
         print("Nothing was sent. To send the jobs, run this again with --submit.")
         return

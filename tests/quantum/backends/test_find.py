@@ -29,7 +29,7 @@ from tests.quantum.backends.cases import Exact
         (FakeManilaV2(), "Runtime('fake_manila', shots=20)"),
         (AerSimulator(), "Aer('aer', shots=20)"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_name_or_a_device_becomes_a_backend(name: Any, shown: str) -> None:
     found = find_backend(name, shots=20, seed=3)
