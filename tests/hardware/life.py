@@ -62,12 +62,19 @@ class Mortal:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("replace", "rename", "unlink", "mkdir"):
                 patch.setattr(os, name, self._around(getattr(os, name), name))
-            patch.setattr(HTTPConnection, "request", self._before(HTTPConnection.request, "request"))
+            patch.setattr(HTTPConnection, "request", self._requesting(HTTPConnection.request))
             patch.setattr(HTTPConnection, "getresponse", self._after(HTTPConnection.getresponse, "answer"))
             yield self
 
     def _around(self, call: Any, name: str) -> Any:
         return self._after(self._before(call, f"before {name}"), f"after {name}")
+
+    def _requesting(self, call: Any) -> Any:
+        def wrapped(connection: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+            self.step(f"{method} {url}")
+            return call(connection, method, url, *args, **kwargs)
+
+        return wrapped
 
     def _before(self, call: Any, what: str) -> Any:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
