@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import time
 from pathlib import Path
 
 import benchmark_engines
+import benchmark_noise
 import benchmark_studies
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import qunlearn as qu
 from benchmarks.bars import BASE, DEEP, Bar, best_peer_bar, import_bars, memory_bar, speed_bar, speed_bars
 from benchmarks.crew import Crew, Limits, PeerError, core_count
 from benchmarks.growth import axis, fit_base, fit_power, growths, predict, predict_compiling
-from benchmarks.jobs import Point, circuit_of, inputs_of
+from benchmarks.jobs import Inputs, Point, circuit_of, inputs_of
 from benchmarks.measure import Effort, Measured, Meter, difference
 from benchmarks.others import Others, _own, sentences
 from benchmarks.peers import PEERS, angle_of
@@ -230,3 +232,28 @@ def test_figures_are_written(tmp_path: Path) -> None:
     figure.draw({"Time of a step (ms)": times}, BASE, tmp_path / "engines")
     assert (tmp_path / "engines.png").stat().st_size > 1000
     assert "PennyLane" not in (tmp_path / "engines.svg").read_text()
+
+
+@pytest.mark.slow
+def test_noisy_circuits_are_timed_beside_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("qiskit_aer")
+    assert benchmark_noise.main(["--rounds", "1", "--out", str(tmp_path)]) == 0
+    with (tmp_path / "noise.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["qubits"] for row in rows} == {"4", "6"}
+    assert {row["ratio"] for row in rows if row["simulator"] == "density (ours)"} == {"1.00"}
+    assert all(float(row["ms"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_simulator_that_disagrees_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("qiskit_aer")
+
+    def wrong(circuit: qu.Circuit, inputs: Inputs) -> benchmark_noise.Step:
+        step = benchmark_noise.WAYS[0].prepare(circuit, inputs)
+        return lambda: (step()[0] + 1e-3, 1e-4)
+
+    ways = (benchmark_noise.WAYS[0], benchmark_noise.Way("somebody's", "forward", 8, wrong))
+    monkeypatch.setattr(benchmark_noise, "WAYS", ways)
+    assert benchmark_noise.main(["--rounds", "1", "--out", str(tmp_path)]) == 1
+    assert "REFUSED" in (tmp_path / "noise.md").read_text(encoding="utf-8")
