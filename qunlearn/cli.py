@@ -37,7 +37,10 @@ app.add_typer(hardware, name="hardware")
 
 Folder = Annotated[Path, typer.Argument(help="The results folder of a study, such as runs/quickstart.")]
 PlanFolder = Annotated[Path, typer.Argument(help="The results folder of a study, or a plan's own folder.")]
-PlanName = Annotated[str | None, typer.Option("--name", help="The plan, where the study has several.")]
+PlanName = Annotated[
+    str | None,
+    typer.Option("--name", "--backend", help="The plan, where the study has several: the backend's name, or its own."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

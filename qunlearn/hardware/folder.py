@@ -280,7 +280,7 @@ def find_folder(place: str | Path, name: str | None = None) -> Path:
         InputError: where there is none, or several and no name.
     """
     root = Path(place)
-    if name is None and is_plan(root):
+    if name in (None, root.name) and is_plan(root):
         return root
     found = {path.name: path for path in sorted((root / "hardware").glob("*")) if is_plan(path)}
     if name is not None and name in found:

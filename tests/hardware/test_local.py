@@ -239,6 +239,6 @@ def test_folders_are_found(copied: Path, tmp_path: Path) -> None:
         assert find_folder(study, name).name == name
     with pytest.raises(InputError, match="found a, b; name one with --name"):
         find_folder(study)
-    assert find_folder(copied) == copied
+    assert find_folder(copied) == find_folder(copied, copied.name) == copied
     with pytest.raises(InputError, match="hardware plan"):
         hardware.status(study)
