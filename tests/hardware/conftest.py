@@ -28,6 +28,13 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def driver(stub: StubService, processes: Driver) -> Driver:
+    """Processes that come to the service of the module, whose `stub` lasts as long as the module."""
+    processes.environment = stub.environment
+    return processes
+
+
 def lead_to(service: StubService, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the environment so that a client comes to this service."""
     from qiskit_ibm_runtime.accounts import management

@@ -59,12 +59,6 @@ def stub() -> Iterator[StubService]:
 
 
 @pytest.fixture(scope="module")
-def driver(stub: StubService, processes: Driver) -> Driver:
-    processes.environment = stub.environment
-    return processes
-
-
-@pytest.fixture(scope="module")
 def study(driver: Driver) -> Path:
     """The results folder of a study, run in this process, which is quicker."""
     file, store = driver.folder / "tiny.toml", Store(driver.folder / "tiny")

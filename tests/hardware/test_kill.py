@@ -40,12 +40,6 @@ def stub() -> Iterator[StubService]:
     service.close()
 
 
-@pytest.fixture(scope="module")
-def driver(stub: StubService, processes: Driver) -> Driver:
-    processes.environment = stub.environment
-    return processes
-
-
 def fresh(stub: StubService, planned: Planned, folder: Path) -> Path:
     """The plan anew, and a service that has seen nothing of it."""
     stub.jobs.clear()

@@ -92,17 +92,23 @@ class Schedule:
             if self.level[wire] == len(self.drafts):
                 self.drafts.append(Draft())
         run = self.drafts[self.level[wire]].runs.setdefault(wire, [])
-        if run and (turn.constant or run[-1].constant):
-            last = run.pop()
-            left = turn.terms[2] if turn.constant else turn.terms
-            right = last.terms if turn.constant else last.terms[2]
-            turn = Turn(left @ right, last.angle or turn.angle)
+        turn = merged(run, turn)
         if not _is_identity(turn):
             run.append(turn)
         elif not run and self.level[wire] > 0:
             # Two changes of basis have cancelled: the wire is back in the stage before.
             del self.drafts[self.level[wire]].runs[wire]
             self.level[wire], self.closed[wire] = self.level[wire] - 1, True
+
+
+def merged(run: list[Turn], turn: Turn) -> Turn:
+    """The turn, joined with the last one of the run, which then leaves it, where one of the two is constant."""
+    if not run or not (turn.constant or run[-1].constant):
+        return turn
+    last = run.pop()
+    left = turn.terms[2] if turn.constant else turn.terms
+    right = last.terms if turn.constant else last.terms[2]
+    return Turn(left @ right, last.angle or turn.angle)
 
 
 def _is_identity(turn: Turn) -> bool:

@@ -8,7 +8,7 @@ that vmap, grad, jvp, hessian and double backward work, on any device. Inside, a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -163,7 +163,12 @@ def _slots(loaded: _Loaded, group: str, angles: Tensor) -> tuple[Tensor, ...]:
 
 def _product_state(wires: tuple[Tensor, ...]) -> Tensor:
     """The state that one matrix a wire, each ``(..., 2, 2)``, makes of |0...0>: a product of first columns."""
-    parts = [matrix[..., 0] for matrix in wires]
+    return product_vector([matrix[..., 0] for matrix in wires])
+
+
+def product_vector(parts: Sequence[Tensor]) -> Tensor:
+    """The vector ``(..., d**wires)`` of a product, from one vector ``(..., d)`` a wire."""
+    parts = list(parts)
     while len(parts) > 1:
         pairs = [(a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2) for a, b in zip(parts[::2], parts[1::2], strict=False)]
         parts = pairs + parts[len(parts) & ~1 :]
@@ -173,12 +178,12 @@ def _product_state(wires: tuple[Tensor, ...]) -> Tensor:
 def _apply(psi: Tensor, wires: tuple[Tensor, ...], blocks: tuple[Block, ...], qubits: int) -> Tensor:
     """The state after one matrix on each active wire, block by block."""
     for block in blocks:
-        merged = functools.reduce(_kron, wires[block.offset : block.offset + block.size])
+        merged = functools.reduce(kron, wires[block.offset : block.offset + block.size])
         psi = _turn(psi, merged, block, qubits)
     return psi
 
 
-def _kron(left: Tensor, right: Tensor) -> Tensor:
+def kron(left: Tensor, right: Tensor) -> Tensor:
     """The Kronecker product of two matrices with leading axes ``(..., d, d)``."""
     return (left[..., :, None, :, None] * right[..., None, :, None, :]).flatten(-2).flatten(-3, -2)
 

@@ -21,7 +21,16 @@ from qunlearn.quantum.circuit import Circuit
 from qunlearn.quantum.engines.density.program import Program, compile_circuit
 from qunlearn.quantum.engines.memory import available_bytes
 from qunlearn.quantum.engines.program import Block
-from qunlearn.quantum.engines.torch_engine import Angles, amplitudes, as_constant, load_angles, promote, tie
+from qunlearn.quantum.engines.torch_engine import (
+    Angles,
+    amplitudes,
+    as_constant,
+    kron,
+    load_angles,
+    product_vector,
+    promote,
+    tie,
+)
 
 QUBITS = 8  # up to here "auto" takes it: cost and memory grow with 4**qubits
 
@@ -124,11 +133,7 @@ def _turn_state(loaded: _Loaded, number: int, turns: list[Tensor], state: Tensor
     wires = _product(turns)
     if state is not None:
         return _apply(state, wires, loaded.program.stages[number].blocks, loaded.program.circuit.qubits)
-    parts = [matrix[..., 0] + matrix[..., 3] for matrix in wires]  # |0> is I + Z
-    while len(parts) > 1:
-        pairs = [(a.unsqueeze(-1) * b.unsqueeze(-2)).flatten(-2) for a, b in zip(parts[::2], parts[1::2], strict=False)]
-        parts = pairs + parts[len(parts) & ~1 :]
-    return parts[0]
+    return product_vector([matrix[..., 0] + matrix[..., 3] for matrix in wires])  # |0> is I + Z
 
 
 def _product(turns: list[Tensor]) -> list[Tensor]:
@@ -152,14 +157,9 @@ def _slots(loaded: _Loaded, angles: dict[str, Tensor]) -> list[list[Tensor]]:
 def _apply(vectors: Tensor, wires: list[Tensor], blocks: tuple[Block, ...], qubits: int) -> Tensor:
     """Vectors ``(..., 4**qubits)`` after one matrix on each active wire, block by block."""
     for block in blocks:
-        matrix = functools.reduce(_kron, wires[block.offset : block.offset + block.size])
+        matrix = functools.reduce(kron, wires[block.offset : block.offset + block.size])
         vectors = _turn(vectors, matrix, block, qubits)
     return vectors
-
-
-def _kron(left: Tensor, right: Tensor) -> Tensor:
-    """The Kronecker product of two matrices with leading axes ``(..., d, d)``."""
-    return (left[..., :, None, :, None] * right[..., None, :, None, :]).flatten(-2).flatten(-3, -2)
 
 
 def _turn(vectors: Tensor, matrix: Tensor, block: Block, qubits: int) -> Tensor:

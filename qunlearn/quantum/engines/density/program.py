@@ -16,7 +16,7 @@ import numpy as np
 from qunlearn.quantum.circuit import Channel, Circuit, Gate
 from qunlearn.quantum.engines.density.transfer import Floats, Ints, Move, Spin, elements, fixed, monomial
 from qunlearn.quantum.engines.program import Block, Slot, Table, blocks_of, fill, lay_out
-from qunlearn.quantum.engines.schedule import Turn
+from qunlearn.quantum.engines.schedule import Turn, merged
 from qunlearn.quantum.liveness import live_gates
 
 BLOCK = 2  # wires turned by one matrix product; larger products cost more than the passes that they save
@@ -124,12 +124,7 @@ class Schedule:
             if self.level[wire] == len(self.drafts):
                 self.drafts.append(Draft())
         run = self.drafts[self.level[wire]].runs.setdefault(wire, [])
-        if run and (turn.constant or run[-1].constant):
-            last = run.pop()
-            left = turn.terms[2] if turn.constant else turn.terms
-            right = last.terms if turn.constant else last.terms[2]
-            turn = Turn(left @ right, last.angle or turn.angle)
-        run.append(turn)
+        run.append(merged(run, turn))
 
 
 @lru_cache(maxsize=16)  # each may hold some MB
@@ -145,7 +140,7 @@ def compile_circuit(circuit: Circuit, readings: bool) -> Program:
     for number, draft in enumerate(drafts):
         whole = range(circuit.qubits) if number == 0 and not circuit.amplitude else None  # a product state
         slots, wires = lay_out(draft.runs, segments, whole)
-        stages.append(Stage(slots, blocks_of(wires, BLOCK), _merged(draft.moves, circuit.qubits)))
+        stages.append(Stage(slots, blocks_of(wires, BLOCK), _as_one(draft.moves, circuit.qubits)))
     tables = {"weights": Table(), "features": Table()}
     for group, table in tables.items():
         fill(table, segments[group], fixed(np.eye(4)))
@@ -168,7 +163,7 @@ def _start(circuit: Circuit) -> Floats:
     return reduce(np.kron, [wire] * circuit.qubits).real.astype(float)
 
 
-def _merged(moves: list[Move], qubits: int) -> Shuffle:
+def _as_one(moves: list[Move], qubits: int) -> Shuffle:
     """All moves of a stage as one."""
     strings = np.arange(4**qubits)
     source, weight = strings, np.ones(4**qubits)
