@@ -42,6 +42,7 @@ bench: $(VENV)/.stamp-bench
 bench-all: $(VENV)/.stamp-bench
 	$(BIN)/python studies/benchmark_engines.py --all
 	$(BIN)/python studies/benchmark_studies.py --mnist
+	$(BIN)/python studies/benchmark_noise.py --all
 
 docs: $(VENV)/.stamp-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
@@ -87,5 +88,5 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-study
 	@touch $@
 
 $(VENV)/.stamp-bench: $(VENV)/.stamp-study
-	$(INSTALL) --editable ".[bench]"
+	$(INSTALL) --editable ".[bench,ibm]"
 	@touch $@
