@@ -240,12 +240,6 @@ def _confidence(logits: Floats) -> Floats:
     return metrics.confidence(logits.reshape(-1, classes)).reshape(runs, samples)
 
 
-def _usual(score: Floats, others: Sequence[Mapping[str, Floats]], name: str) -> Floats:
-    """The mean confidence of other models on a set, ``(1 + repeats, samples)`` like a score."""
-    usual: Floats = np.mean([_matched(_confidence(other[name]), score) for other in others], axis=0)
-    return usual
-
-
 def _matched(runs: Floats, like: Floats) -> Floats:
     """As many runs as another model has."""
     return runs if len(runs) == len(like) else np.broadcast_to(runs[:1], like.shape)

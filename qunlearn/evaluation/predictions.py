@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from qunlearn.data import Dataset, Split
 from qunlearn.errors import CorruptFileError, InputError, NumericalError
+from qunlearn.files import tensor_digest, write_bytes
 from qunlearn.models import angle_periods
 from qunlearn.quantum.layer import QuantumLayer
 from qunlearn.training.net import evaluating
@@ -58,14 +57,12 @@ class Predictions:
         from safetensors.numpy import save
 
         tensors = _flat(self)
-        note = json.dumps({"format": FORMAT, "sha256": _digest(tensors)}, sort_keys=True)
+        note = json.dumps({"format": FORMAT, "sha256": tensor_digest(tensors)}, sort_keys=True)
         return save(tensors, metadata={"qunlearn": note})
 
     def save(self, path: str | Path) -> None:
         """Writes `to_bytes` to a file, which is there whole or not at all."""
-        draft = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        draft.write_bytes(self.to_bytes())
-        os.replace(draft, path)
+        write_bytes(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -80,7 +77,7 @@ class Predictions:
             with safe_open(path, framework="numpy") as file:
                 note = json.loads((file.metadata() or {})["qunlearn"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            if note["format"] != FORMAT or note["sha256"] != _digest(tensors):
+            if note["format"] != FORMAT or note["sha256"] != tensor_digest(tensors):
                 raise KeyError("sha256")
             return _deep(tensors)
         except FileNotFoundError:
@@ -220,12 +217,3 @@ def _deep(tensors: Arrays) -> Predictions:
         if part:
             parts[kind][part] = array.view(np.complex64) if kind == "states" else array
     return Predictions(parameters=tensors["parameters"], periods=tensors["periods"], **parts)
-
-
-def _digest(tensors: Arrays) -> str:
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name]
-        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()

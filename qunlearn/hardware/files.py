@@ -1,11 +1,8 @@
-"""Files that are there whole or not at all, also after a power cut, and that know when they were damaged."""
+"""JSON and tensors that know when they were damaged."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,30 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qunlearn.errors import CorruptFileError
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old or the new content; it is on the disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
-    with open(draft, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder last; where folders cannot be opened (Windows) the system does it."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from qunlearn.files import sha256, tensor_digest
 
 
 def json_bytes(data: Mapping[str, Any]) -> bytes:
@@ -68,7 +42,7 @@ def tensor_bytes(tensors: Mapping[str, NDArray[Any]], note: Mapping[str, Any] | 
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    text = canonical({"note": dict(note or {}), "sha256": _digest(arrays, note or {})})
+    text = canonical({"note": dict(note or {}), "sha256": tensor_digest(arrays, canonical(dict(note or {})).encode())})
     return save(arrays, metadata={"qunlearn": text})
 
 
@@ -84,7 +58,7 @@ def read_tensors(path: Path, redo: str) -> tuple[dict[str, NDArray[Any]], dict[s
         with safe_open(path, framework="numpy") as file:
             kept = json.loads((file.metadata() or {})["qunlearn"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if kept["sha256"] != _digest(tensors, kept["note"]):
+        if kept["sha256"] != tensor_digest(tensors, canonical(kept["note"]).encode()):
             raise KeyError("sha256")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(f"expected {path} as it was written, got other content; {redo}") from error
@@ -94,17 +68,3 @@ def read_tensors(path: Path, redo: str) -> tuple[dict[str, NDArray[Any]], dict[s
 def canonical(data: Any) -> str:
     """JSON text that is the same for equal data."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def sha256(content: bytes) -> str:
-    """The SHA-256 of some bytes, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _digest(tensors: Mapping[str, NDArray[Any]], note: Mapping[str, Any]) -> str:
-    total = hashlib.sha256(canonical(dict(note)).encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qunlearn.errors import CorruptFileError, InputError, QunlearnError, ServiceError, UnsupportedError
+from qunlearn.files import sha256, write_bytes
 from qunlearn.hardware import clock
 from qunlearn.hardware.calibration import rebuilt
 from qunlearn.hardware.counts import pack, unpack
-from qunlearn.hardware.files import read_json, read_tensors, sha256, tensor_bytes, write_bytes
+from qunlearn.hardware.files import read_json, read_tensors, tensor_bytes
 from qunlearn.hardware.journal import Journal, Row
 from qunlearn.hardware.service import Remote, quiet
 from qunlearn.quantum.backends.device import account_service, check_size, find_device

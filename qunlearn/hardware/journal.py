@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from qunlearn.errors import CorruptFileError, InputError
+from qunlearn.errors import CorruptFileError
+from qunlearn.files import lock, write_bytes
 from qunlearn.hardware import clock
-from qunlearn.hardware.files import json_bytes, read_json, write_bytes
+from qunlearn.hardware.files import json_bytes, read_json
 
 State = Literal["planned", "posting", "submitted", "done", "collected", "failed"]
 
@@ -130,7 +131,7 @@ class Journal:
             InputError: where another command is at work there.
         """
         with open(self.folder / ".lock", "a", encoding="utf-8") as handle:
-            _lock(handle.fileno(), self.folder)
+            lock(handle, f"expected {self.folder} to be free, got another command at work there; wait for it")
             yield
 
     def _read(self, number: int) -> Row:
@@ -152,14 +153,3 @@ class Journal:
 
     def _lost(self, number: int) -> Row:
         return Row(number, self.works[number], "posting", clock.now(), attempt=0)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two commands in one folder are then the user's care
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(f"expected {folder} to be free, got another command at work there; wait for it") from None

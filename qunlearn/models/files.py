@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from qunlearn.errors import CorruptFileError, InputError, QunlearnError, UnsupportedError
+from qunlearn.files import sha256, write_bytes
 from qunlearn.models.hybrid import HybridClassifier
 
 FORMAT = 1
@@ -39,8 +38,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, factory: str |
     weights, card = model_files(model, factory=factory)
     weights_file, json_file = _files(path)
     json_file.parent.mkdir(parents=True, exist_ok=True)
-    _write(weights_file, weights)
-    _write(json_file, card)
+    write_bytes(weights_file, weights)
+    write_bytes(json_file, card)
     return json_file
 
 
@@ -52,7 +51,7 @@ def model_files(model: nn.Module, *, factory: str | None = None) -> tuple[bytes,
             "save it with factory='module:function' and load it with load_model(path, into=function())"
         )
     weights = save_tensors({name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()})
-    card = _card(model, factory) | {"sha256": hashlib.sha256(weights).hexdigest()}
+    card = _card(model, factory) | {"sha256": sha256(weights)}
     card["checksum"] = _checksum(card)
     lines = [f"{json.dumps(key)}: {json.dumps(card[key], sort_keys=True)}" for key in sorted(card)]
     return weights, ("{\n" + ",\n".join(lines) + "\n}\n").encode()
@@ -147,7 +146,7 @@ def _read_weights(weights_file: Path, card: dict[str, Any]) -> dict[str, Tensor]
         content = weights_file.read_bytes()
     except FileNotFoundError:
         raise CorruptFileError(f"{weights_file}: expected the weights of a model, got no such file; {_REDO}") from None
-    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+    if sha256(content) != card["sha256"]:
         raise CorruptFileError(f"{weights_file}: expected SHA-256 {card['sha256'][:12]}..., got another; {_REDO}")
     try:
         return load_tensors(content)
@@ -159,7 +158,7 @@ _REDO = "save the model again"
 
 
 def _checksum(card: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(card, sort_keys=True).encode())
 
 
 def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -167,18 +166,3 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     place = Path(path)
     stem = place if place.suffix in (".safetensors", ".json") else place / "model.safetensors"
     return stem.with_suffix(".safetensors"), stem.with_suffix(".json")
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Writes through a temporary file in the same folder, so that a reader never sees half of it."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

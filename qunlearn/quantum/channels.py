@@ -32,7 +32,6 @@ class ChannelSpec:
         parameters: the names of its strengths, in order.
         optional: how many of the last parameters may be left out; they then are 0.
         widest: on how many wires it acts at most, 1 or 2; on two it is one channel of both together.
-        pauli: whether it is a random Pauli string, whatever the strength.
         summary: what it does, in one line.
         shrinks: from the strengths to (x, y, z, pull): <X>, <Y>, <Z> of one wire become x <X>, y <Y>, z <Z> + pull.
         operators: from the strengths to the Kraus operators on one wire, or on two.
@@ -45,7 +44,6 @@ class ChannelSpec:
     operators: Callable[[Strengths, int], Sequence[Matrix]]
     optional: int = 0
     widest: int = 1
-    pauli: bool = False
 
     def check(self, strengths: Strengths, wires: int = 1) -> None:
         """Refuse strengths out of range, or a wrong number of them or of wires, with an `InputError`."""
@@ -138,7 +136,7 @@ def _flip(name: str, letter: str, summary: str) -> ChannelSpec:
     def operators(strengths: Strengths, wires: int) -> list[Matrix]:
         return _mixture(wires, **{"I": 1 - strengths[0], letter: strengths[0]})
 
-    return ChannelSpec(name, ("p",), summary, shrinks, operators, pauli=True)
+    return ChannelSpec(name, ("p",), summary, shrinks, operators)
 
 
 def _damped(stay: float, gamma: float, excited: float = 0.0) -> list[Matrix]:
@@ -173,7 +171,7 @@ def _relaxed(strengths: Strengths) -> list[Matrix]:
 _TABLE = (
     ChannelSpec(
         "depolarizing", ("p",), "with probability p the wires' state is lost: rho becomes (1-p) rho + p I/2**wires",
-        lambda s: (1 - s[0], 1 - s[0], 1 - s[0], 0.0), _depolarized, widest=2, pauli=True,
+        lambda s: (1 - s[0], 1 - s[0], 1 - s[0], 0.0), _depolarized, widest=2,
     ),
     ChannelSpec(
         "amplitude-damping", ("gamma",), "|1> falls to |0> with probability gamma",

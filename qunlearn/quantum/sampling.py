@@ -125,23 +125,6 @@ def values_of_outcomes(outcomes: Ints, counts: NDArray[Any], words: Sequence[str
     return means
 
 
-def values_of_bits(bits: NDArray[np.bool_], words: Sequence[str]) -> Floats:
-    """Means of Pauli strings, ``(rows, words)``, from single shots ``(rows, shots, n)`` that hold one column a wire.
-
-    Raises:
-        InputError: if there are no shots, or the strings have another length.
-    """
-    rows, shots, qubits = bits.shape
-    if not shots:
-        raise InputError(f"expected at least one shot in every row, got bits of shape {bits.shape}")
-    means = np.empty((rows, len(words)))
-    for column, word in enumerate(words):
-        _mask(word, qubits)
-        wires = [wire for wire, letter in enumerate(word) if letter != "I"]
-        means[:, column] = 1 - 2 * np.logical_xor.reduce(bits[..., wires], axis=-1).mean(-1)
-    return means
-
-
 def apply_readout(probabilities: NDArray[Any], readout: Sequence[tuple[float, float]]) -> Floats:
     """Probabilities ``(..., 2**n)`` of what is read, where each wire is misread independently of the others.
 

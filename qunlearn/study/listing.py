@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import inspect
 import os
 import platform
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qunlearn.errors import UnknownNameError
+from qunlearn.versions import versions_of
 
 Rows = list[dict[str, Any]]
 _PACKAGES = (
@@ -97,19 +97,12 @@ def about() -> dict[str, Any]:
 
     devices = ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))]
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": versions_of(_PACKAGES),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "devices": devices,
         "threads": torch.get_num_threads(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _summary(thing: Any) -> str:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qunlearn.errors import CorruptFileError, InputError
+from qunlearn.files import write_bytes
 from qunlearn.study.baselines import baselines
 from qunlearn.study.estimate import Estimate, estimate
 from qunlearn.study.executors import Executor, LocalPool, cores
 from qunlearn.study.grid import StudyConfig
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.progress import StudyProgress, duration
-from qunlearn.study.store import Store, read_json, write_atomic
+from qunlearn.study.store import Store, read_json
 from qunlearn.study.task import Kind, Task, json_text, units_of
 
 Say = Callable[[str], None]
@@ -59,7 +60,7 @@ def run_study(
                 modules=study.settings.plugins.modules,
             )
             _work(pool, plan, left, set(store.failures()), cost, workers)
-        write_atomic(root / "baselines.json", json_text({"rows": baselines(plan)}))
+        write_bytes(root / "baselines.json", json_text({"rows": baselines(plan)}).encode())
         report = _report(plan, store)
     failed = [task for task in plan.tasks if store.failure(task.key).is_file()]
     return Finished(len(plan.tasks) - len(failed), len(failed), report)
@@ -107,8 +108,8 @@ def summary(plan: Plan, left: list[Task], cost: Estimate, workers: int) -> str:
 
 def _left(plan: Plan, store: Store, retry_failed: bool, say: Say) -> list[Task]:
     """Write down the plan; the tasks that are neither done nor (unless retried) failed."""
-    write_atomic(store.root / "study.toml", plan.study.text)
-    write_atomic(store.root / "plan.json", json_text(plan.to_dict()))
+    write_bytes(store.root / "study.toml", plan.study.text.encode())
+    write_bytes(store.root / "plan.json", json_text(plan.to_dict()).encode())
     done, damaged = store.finished(list(plan.tasks))
     for sentence in damaged:
         say(sentence)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qunlearn.errors import CorruptFileError, InputError
+from qunlearn.errors import CorruptFileError
+from qunlearn.files import lock, sha256, write_bytes
 from qunlearn.study.task import Kind, Task, canonical, json_text
 
 FORMAT = 1
@@ -109,7 +109,7 @@ class Store:
             "reproduce": f"python -m qunlearn.study.worker {self.failure(task.key)}",
             "task": task.to_dict(),
         }
-        write_atomic(self.failure(task.key), json.dumps(report, indent=1) + "\n")
+        write_bytes(self.failure(task.key), (json.dumps(report, indent=1) + "\n").encode())
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """The reports of failed tasks by key; one that cannot be read is set aside, and its task runs again."""
@@ -126,31 +126,12 @@ class Store:
         """Hold the folder for one run. Raises `InputError` where another run holds it; ends with the process."""
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / ".lock", "a", encoding="utf-8") as handle:
-            _lock(handle.fileno(), self.root)
+            lock(handle, f"expected {self.root} to be free, got a run at work there; wait for it, or choose --out")
             shutil.rmtree(self.root / ".draft", ignore_errors=True)
             try:
                 yield
             finally:
                 shutil.rmtree(self.root / ".draft", ignore_errors=True)
-
-
-def _lock(descriptor: int, root: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs in one folder are then the user's care
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InputError(f"expected {root} to be free, got a run at work there; wait for it, or choose --out") from None
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old or the new content, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -162,8 +143,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CorruptFileError(f"expected a JSON object in {path}, got {type(data).__name__}")
     return data
-
-
-def sha256(content: bytes) -> str:
-    """The SHA-256 of some bytes, in hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()

@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("qiskit_ibm_runtime")
 pytest.importorskip("qiskit_aer")
 
+from qunlearn.files import write_bytes
 from qunlearn.study.plan import make_plan
 from qunlearn.study.reading import read_study
-from qunlearn.study.store import Store, write_atomic
+from qunlearn.study.store import Store
 from qunlearn.study.task import json_text
 from tests.hardware.driver import Driver, Ended
 from tests.hardware.stub import TOKEN, Device, StubService
@@ -64,8 +65,8 @@ def study(driver: Driver) -> Path:
     file, store = driver.folder / "tiny.toml", Store(driver.folder / "tiny")
     file.write_text(STUDY)
     tasks = make_plan(read_study(file))
-    write_atomic(store.root / "study.toml", tasks.study.text)
-    write_atomic(store.root / "plan.json", json_text(tasks.to_dict()))
+    write_bytes(store.root / "study.toml", tasks.study.text.encode())
+    write_bytes(store.root / "plan.json", json_text(tasks.to_dict()).encode())
     for task in tasks.tasks:
         run_alone(task, store, str(driver.folder))
     return store.root

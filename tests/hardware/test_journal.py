@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from qunlearn.errors import CorruptFileError, InputError, ServiceError
+from qunlearn.files import write_bytes
 from qunlearn.hardware import clock, files, journal
 from qunlearn.hardware.journal import Journal, Row
 from qunlearn.hardware.service import Remote, attempt_of, meaning, status_code
@@ -178,7 +179,7 @@ def test_files_know_when_they_are_damaged(tmp_path: Path) -> None:
     import numpy as np
 
     path = tmp_path / "deep" / "a.safetensors"
-    files.write_bytes(path, files.tensor_bytes({"x": np.arange(3), "y": np.ones((2, 2))}, {"job": "j"}))
+    write_bytes(path, files.tensor_bytes({"x": np.arange(3), "y": np.ones((2, 2))}, {"job": "j"}))
     arrays, note = files.read_tensors(path, "redo")
     assert note == {"job": "j"}
     assert arrays["x"].tolist() == [0, 1, 2]
@@ -187,7 +188,7 @@ def test_files_know_when_they_are_damaged(tmp_path: Path) -> None:
         path.write_bytes(spoilt)
         with pytest.raises(CorruptFileError, match="redo"):
             files.read_tensors(path, "redo")
-    files.write_bytes(path, files.json_bytes({"b": 1, "a": [0.1]}))
+    write_bytes(path, files.json_bytes({"b": 1, "a": [0.1]}))
     assert files.read_json(path, "redo") == {"a": [0.1], "b": 1}
     assert json.loads(path.read_bytes())["checksum"]
     assert [other.name for other in path.parent.iterdir()] == ["a.safetensors"]

@@ -17,7 +17,8 @@ pytest.importorskip("qiskit_aer")
 import qunlearn as qu
 from qunlearn import hardware
 from qunlearn.errors import CorruptFileError, InputError, UnsupportedError
-from qunlearn.hardware import files, folder, journal
+from qunlearn.files import write_bytes
+from qunlearn.hardware import folder, journal
 from qunlearn.hardware.calibration import rebuilt, snapshot
 from qunlearn.hardware.cost import Limits
 from qunlearn.hardware.counts import pack, unpack
@@ -113,7 +114,7 @@ def test_resumes_after_every_file_that_is_written(
     planned: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = hardware.load(finished)
-    write, left = files.write_bytes, [0]
+    write, left = write_bytes, [0]
 
     def mortal(path: Path, content: bytes) -> None:
         if left[0] == 0:

@@ -23,7 +23,7 @@ from qunlearn.hardware.bundle import circuit_layer, shares
 from qunlearn.hardware.calibration import rebuilt, snapshot
 from qunlearn.hardware.cost import Limits, Piece, cost_of, piece_of, split
 from qunlearn.hardware.folder import Folder
-from qunlearn.hardware.plan import sample_order
+from qunlearn.hardware.rows import sample_order
 from qunlearn.quantum.backends.device import find_device
 from qunlearn.quantum.backends.mitigation import Mitigation
 from qunlearn.quantum.backends.opened import open_circuit

@@ -13,6 +13,7 @@ import torch
 
 import qunlearn as qu
 from qunlearn.errors import InputError
+from qunlearn.files import write_bytes
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.metrics import accuracy
 from qunlearn.study import runner, trial
@@ -22,7 +23,7 @@ from qunlearn.study.estimate import estimate
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.reading import read_study
 from qunlearn.study.report import write_report
-from qunlearn.study.store import Store, write_atomic
+from qunlearn.study.store import Store
 from qunlearn.study.task import hash_of, json_text, units_of
 from qunlearn.study.trial import run_unit
 from tests.study.conftest import records
@@ -59,8 +60,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(file: Path, root: Path, *changes: str) -> Any:
     """Run what is not there yet of a study, in this process and without a report; its results."""
     plan, store = make_plan(read_study(file, changes)), Store(root)
-    write_atomic(root / "study.toml", plan.study.text)
-    write_atomic(root / "plan.json", json_text(plan.to_dict()))
+    write_bytes(root / "study.toml", plan.study.text.encode())
+    write_bytes(root / "plan.json", json_text(plan.to_dict()).encode())
     done, damaged = store.finished(list(plan.tasks))
     assert damaged == []
     for unit in units_of(plan.tasks, {task.key for task in plan.tasks} - done):

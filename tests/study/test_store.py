@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from qunlearn.errors import CorruptFileError, InputError
-from qunlearn.study.store import Store, read_json, write_atomic
+from qunlearn.files import write_bytes
+from qunlearn.study.store import Store, read_json
 from qunlearn.study.task import Task, canonical, hash_of, json_text
 
 
@@ -100,7 +101,7 @@ def test_json_texts(tmp_path: Path) -> None:
     assert list(json.loads(json_text(data))) == ["b", "a"]
     assert hash_of({"a": 1, "b": 2}) == hash_of({"b": 2, "a": 1})
     assert hash_of({"a": 1}) != hash_of({"a": 2})
-    write_atomic(tmp_path / "x.json", "[1]")
+    write_bytes(tmp_path / "x.json", b"[1]")
     with pytest.raises(CorruptFileError, match="object"):
         read_json(tmp_path / "x.json")
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]

@@ -22,8 +22,6 @@ from qunlearn.quantum.backends.transpiling import (
     active_qubits,
     check_isa,
     prepare,
-    pubs,
-    read_counts,
 )
 from qunlearn.quantum.circuit import Circuit
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from qiskit import QuantumCircuit
     from qiskit.providers import BackendV2
 
-__all__ = ["Prepared", "Runtime", "Size", "check_isa", "prepare", "pubs", "read_counts", "run_locally"]
+__all__ = ["Prepared", "Runtime", "Size", "check_isa", "prepare", "run_locally"]
 
 MODES = ("job", "batch")
 POLL_SECONDS = 5  # between two questions whether a job is done

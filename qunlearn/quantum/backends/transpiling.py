@@ -257,26 +257,10 @@ def active_qubits(circuit: QuantumCircuit) -> tuple[int, ...]:
     return tuple(sorted({qubit for _, qubits in instructions(circuit) for qubit in qubits}))
 
 
-def pubs(prepared: Prepared, angles: Floats) -> list[tuple[QuantumCircuit, Floats]]:
-    """One PUB a basis, with all rows of angles ``(rows, K)`` as its broadcast parameters."""
-    return [bind(circuit, angles) for circuit in prepared.isa]
-
-
 def bind(circuit: QuantumCircuit, angles: Floats) -> tuple[QuantumCircuit, Floats]:
     """The circuit and the columns of ``(rows, K)`` that it still takes, in the order of its parameters."""
     columns = [parameter.index for parameter in circuit.parameters]
     return circuit, np.ascontiguousarray(np.asarray(angles, dtype=np.float64)[:, columns])
-
-
-def read_counts(prepared: Prepared, results: Sequence[Any], rows: int | None = None) -> list[Ints]:
-    """How often each outcome was seen, ``(rows, 2**qubits)`` for every basis, wire 0 the most significant bit.
-
-    Args:
-        prepared: what ran.
-        results: the Sampler's results of `pubs(prepared, angles)`, in order.
-        rows: how many rows of angles there were; needed where no angle is left in a circuit.
-    """
-    return [outcomes(result, prepared.circuit.qubits, rows) for result in results]
 
 
 def outcomes(result: Any, qubits: int, rows: int | None = None) -> Ints:

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from qunlearn.quantum.circuit import Angle, Circuit, Factor
 from qunlearn.quantum.engines.memory import check_memory
 from qunlearn.quantum.engines.observe import Observer, make_observer
 from qunlearn.quantum.engines.program import Block, Program, compile_circuit
+
+Made = TypeVar("Made")
 
 
 def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
@@ -241,12 +243,14 @@ def check_amplitudes(features: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=512)
 def _load(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
-    """The constants of a program as tensors that no mode or transform of the caller owns.
+    """The constants of a program."""
+    return apart(_make, program, dtype, device)
 
-    They are made in a thread of their own, since modes and transforms belong to a thread.
-    """
+
+def apart(make: Callable[..., Made], *given: Any) -> Made:
+    """What a function makes, as tensors that no mode or transform of the caller owns: these belong to a thread."""
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_make, program, dtype, device).result()
+        return thread.submit(make, *given).result()
 
 
 def _make(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:

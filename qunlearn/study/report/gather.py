@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
 from pathlib import Path
 
 from qunlearn.errors import InputError
 from qunlearn.study.grid import column_of, sweepable
 from qunlearn.study.report.material import KEYS, REPEATS, Material
 from qunlearn.study.results import load_study
+from qunlearn.versions import versions_of
 
 _SHOWN = ("qunlearn", "torch", "numpy", "scipy", "pennylane", "qiskit", "scikit-learn")
 
@@ -37,18 +36,8 @@ def gather(study_dir: str | Path) -> Material:
         file=study.text,
         failed=study.failed,
         baselines=study.baselines,
-        versions=_versions(),
+        versions=versions_of(_SHOWN),
         missing=len(study.trials) - done - len(study.failed),
         budget=int(study.config["tuning"]["budget"]),
         tunings=study.tunings(),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _SHOWN:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            found[name] = "not installed"
-    return found

@@ -160,6 +160,8 @@ def _from_zero(axes: Axes, axis: str, band: Band | None) -> None:
         (axes.xaxis if axis == "x" else axes.yaxis).set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     else:
         limits(-0.02 * most, most)
+        if axis == "x":  # few ticks, so that labels neither touch nor stand half outside
+            axes.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
 
 
 def _root_ticks(most: float) -> list[float]:

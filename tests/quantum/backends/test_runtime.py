@@ -20,10 +20,10 @@ import qunlearn as qu
 from qunlearn.errors import InputError, UnsupportedError
 from qunlearn.quantum import engines
 from qunlearn.quantum.backends.device import cut_device, find_device
-from qunlearn.quantum.backends.mitigation import Mitigation
+from qunlearn.quantum.backends.mitigation import Mitigation, construct
 from qunlearn.quantum.backends.opened import open_circuit
-from qunlearn.quantum.backends.runtime import Runtime, check_isa, prepare, pubs, read_counts, run_locally
-from qunlearn.quantum.backends.transpiling import instructions
+from qunlearn.quantum.backends.runtime import Runtime, check_isa, prepare, run_locally
+from qunlearn.quantum.backends.transpiling import instructions, outcomes
 from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
 
 FEATURES = torch.tensor([[0.3, 1.1], [2.0, -0.7], [1.2, 0.4]], dtype=torch.float64)
@@ -91,28 +91,25 @@ def test_three_bits_that_no_swap_leaves_right() -> None:
     for name, layout in (("fake_manila", (3, 1, 2)), ("fake_manila", (0, 4, 2)), ("fake_kolkata", (8, 5, 3))):
         device = quiet(name, [*range(find_device(name).num_qubits or 0)])
         prepared = prepare(open_circuit(circuit).circuit, device, layout=layout)
-        results = run_locally(device, pubs(prepared, np.zeros((1, 0))), 40000, [7])
-        (counts,) = read_counts(prepared, results, rows=1)
+        work = construct(prepared, Mitigation())
+        (counts,) = work.counts(run_locally(device, work.pubs(np.zeros((1, 0))), 40000, [7]), rows=1)
         np.testing.assert_allclose(counts[0] / 40000, shares, atol=0.0075)
 
 
 def test_bits_of_a_register_become_an_index_of_ours() -> None:
-    prepared = prepare(open_circuit(asymmetric(("ZII",))).circuit, AerSimulator())
     seen = BitArray.from_counts([{"001": 3, "110": 1}, {"100": 4}])  # Qiskit: bit 0 on the right
-    (counts,) = read_counts(prepared, [type("Result", (), {"data": type("Data", (), {"c": seen})})])
+    counts = outcomes(type("Result", (), {"data": type("Data", (), {"c": seen})}), 3)
     assert counts.tolist() == [[0, 0, 0, 1, 3, 0, 0, 0], [0, 4, 0, 0, 0, 0, 0, 0]]
+    two = BitArray.from_counts({"01": 3}, num_bits=2)
     with pytest.raises(InputError, match="3 measured wires, got 2"):
-        read_counts(
-            prepared,
-            [type("Result", (), {"data": type("Data", (), {"c": BitArray.from_counts({"01": 3}, num_bits=2)})})],
-        )
+        outcomes(type("Result", (), {"data": type("Data", (), {"c": two})}), 3)
 
 
 def test_a_batch_is_one_pub_a_basis_with_all_rows() -> None:
     opened = open_circuit(asymmetric()).circuit
     prepared = prepare(opened, find_device("fake_manila"))
     angles = np.arange(5.0 * opened.features).reshape(5, -1)
-    work = pubs(prepared, angles)
+    work = construct(prepared, Mitigation()).pubs(angles)
     assert len(work) == len(prepared.bases) == 3
     for circuit, values in work:
         assert values.shape == (5, len(circuit.parameters))

@@ -9,7 +9,6 @@ in the reference engine.
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +23,7 @@ from qunlearn.quantum.engines.program import Block
 from qunlearn.quantum.engines.torch_engine import (
     Angles,
     amplitudes,
+    apart,
     as_constant,
     kron,
     load_angles,
@@ -199,12 +199,8 @@ def amplitude_vector(loaded: _Loaded, features: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _load(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
-    """The constants of a program as tensors that no mode or transform of the caller owns.
-
-    They are made in a thread of their own, since modes and transforms belong to a thread.
-    """
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_make, program, dtype, device).result()
+    """The constants of a program."""
+    return apart(_make, program, dtype, device)
 
 
 def _make(program: Program, dtype: torch.dtype, device: torch.device) -> _Loaded:
