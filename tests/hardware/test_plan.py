@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,10 +238,8 @@ def test_what_a_plan_keeps_of_a_device(tmp_path: Path) -> None:
     assert Folder(tmp_path / "p").content["versions"]["qiskit"]
 
 
-@pytest.mark.slow
-def test_eight_wires_on_27_qubits_are_planned_in_20_seconds(tmp_path: Path) -> None:
+def test_eight_wires_on_27_qubits_are_planned(tmp_path: Path) -> None:
     models = {f"m{k}": model(k, qubits=8, depth=2) for k in range(5)}
-    start = time.monotonic()
     made = make(
         tmp_path / "p",
         hardware.Bundle(models, {"test": samples(100, 8)}),
@@ -250,5 +247,7 @@ def test_eight_wires_on_27_qubits_are_planned_in_20_seconds(tmp_path: Path) -> N
         mitigation=Mitigation(readout=True, zne=(1, 3, 5)),
         limit_seconds=10_000,
     )
-    assert time.monotonic() - start < 20
-    assert made.jobs == 1
+    assert (made.jobs, made.content["qubits"]) == (1, 27)
+    (structure,) = made.content["structures"]
+    assert structure["after"]["two_qubit_gates"] >= structure["before"]["two_qubit_gates"]
+    assert made.content["jobs"][0]["circuits"] == 3 * 500 + 2

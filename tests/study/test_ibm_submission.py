@@ -11,6 +11,7 @@ pytest.importorskip("qiskit_ibm_runtime")
 import ibm_submission
 
 from qunlearn import hardware
+from qunlearn.cli import main
 
 
 @pytest.fixture
@@ -32,6 +33,10 @@ def test_one_run_goes_to_a_fake_device_and_back(script: Path, capsys: pytest.Cap
     ibm_submission.main()  # plans nothing anew and runs nothing anew
     assert {path.name: path.read_bytes() for path in (script / "counts").iterdir()} == kept
     assert capsys.readouterr().out.count("200 a circuit") == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["hardware", "status", ibm_submission.STUDY, "--backend", "fake_manila"])
+    assert ended.value.code == 0
+    assert "1 collected" in capsys.readouterr().out
 
 
 def test_a_real_machine_is_sent_nothing_without_being_asked_to(
