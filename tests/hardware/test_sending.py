@@ -130,6 +130,15 @@ def test_a_row_found_in_posting(tmp_path: Path, time: list[float], listed: bool)
         assert remote.accepted[1][1] >= 990.0 + 60.0
 
 
+def test_a_planned_row_whose_job_is_there_is_not_sent(tmp_path: Path, time: list[float]) -> None:
+    """As of a copy of the folder from before the jobs were sent."""
+    remote = Service([])
+    first = send(tmp_path / "one", remote)
+    copy = send(tmp_path / "copy", remote)
+    assert remote.posts == 2
+    assert [row.job_id for row in copy] == [row.job_id for row in first]
+
+
 def test_a_lost_row_takes_the_newest_attempt(tmp_path: Path, time: list[float]) -> None:
     remote = Service([])
     for number in (1, 2):

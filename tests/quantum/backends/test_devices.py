@@ -18,7 +18,7 @@ from qunlearn.quantum.backends import Backend, open_circuit
 from qunlearn.quantum.backends.aer import Aer
 from qunlearn.quantum.backends.pennylane import PennyLane
 from qunlearn.quantum.card import available_cards, load_circuit
-from qunlearn.quantum.circuit import Angle, Circuit, Factor, Gate
+from qunlearn.quantum.circuit import Angle, Channel, Circuit, Factor, Gate
 from qunlearn.quantum.engines import density, torch_engine
 from qunlearn.quantum.gates import GATES
 from tests.quantum.backends.cases import ASYMMETRIC, POINT, both, swapped, worst
@@ -261,3 +261,14 @@ def test_values_of_noise_are_exact_or_refused() -> None:
         Aer(noise_model=joint).expectations(ASYMMETRIC, *POINT)
     with pytest.raises(UnknownNameError, match="did you mean 'density_matrix'"):
         Aer(method="density-matrix")
+
+
+def test_gates_that_only_noise_makes_felt_are_shifted() -> None:
+    gates = (Gate("ry", (0,), Angle(weight=1)), Gate("rxx", (0, 1), Angle(weight=0)))
+    damped = (Channel("amplitude-damping", (0,), (0.3,), 1),)
+    circuit = Circuit(2, gates, ("ZZ",), 0, 2, channels=damped)
+    nothing, weights = torch.zeros(1, 0, dtype=torch.float64), torch.tensor([0.7, 1.1], dtype=torch.float64)
+    exact = torch.func.jacrev(lambda w: density.expectations(circuit, nothing, w).sum())(weights)
+    found = torch.func.jacrev(lambda w: Aer().expectations(circuit, nothing, w).sum())(weights)
+    assert abs(float(exact[0])) > 0.1
+    torch.testing.assert_close(found, exact, atol=1e-9, rtol=0)
