@@ -8,6 +8,7 @@ True
 from qunlearn.methods.adaprob import AdaProb
 from qunlearn.methods.adv_uniform import AdvUniform
 from qunlearn.methods.base import GradientMethod, Method
+from qunlearn.methods.certificate import Guarantee
 from qunlearn.methods.cf_k import CFK
 from qunlearn.methods.eu_k import EUK
 from qunlearn.methods.fine_tune import FineTune
@@ -36,6 +37,7 @@ __all__ = [
     "FisherPenalty",
     "GradientAscent",
     "GradientMethod",
+    "Guarantee",
     "Method",
     "NegGradPlus",
     "NoUnlearning",

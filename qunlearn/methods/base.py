@@ -23,8 +23,9 @@ from typing import Any, ClassVar, final
 import torch
 from torch import nn
 
-from qunlearn.data import count_duplicates
-from qunlearn.errors import InputError, NumericalError
+from qunlearn.data import Dataset, count_duplicates
+from qunlearn.errors import InputError, NumericalError, UnsupportedError
+from qunlearn.methods.certificate import Kind
 from qunlearn.methods.hyper import check_hyper, hyper
 from qunlearn.methods.task import Record, Task, Unlearned, Work
 from qunlearn.training.counting import Counts
@@ -48,11 +49,17 @@ class Method(ABC):
         name: what users call it.
         needs: the parts of a `Task` that it cannot do without, checked before any work.
         revision: of its code; raised whenever its results change, so that stored results are not taken for new ones.
+        trains: whether it unlearns only from originals that its own `train` made, which records a `Trace`.
+        reshapes: whether the unlearned model may hold tensors of other shapes (a kernel model drops samples).
+        certifies: the kind of `Guarantee` that it can give; None for none.
     """
 
     name: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset({"forget", "retain"})
     revision: ClassVar[int] = 1
+    trains: ClassVar[bool] = False
+    reshapes: ClassVar[bool] = False
+    certifies: ClassVar[Kind | None] = None
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -128,7 +135,44 @@ class Method(ABC):
             parent=parent,
             removed=_hash_ids(removed),
             notes=work.notes,
+            guarantee=work.guarantee.to_dict() if work.guarantee is not None else None,
         )
+
+    def train(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        *,
+        validation: Dataset | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> nn.Module:
+        """An original that this method can unlearn from; only where `trains` says so.
+
+        Args:
+            model: freshly initialised, left alone; the original is made of its parts.
+            data: the training set.
+            validation: picks epochs; never the test set.
+            recipe: how to train; taken from ``model.recipe``.
+            seed: of everything random.
+            progress: called after every epoch.
+
+        Returns:
+            A new module, perhaps of another class, with ``recipe``, ``trace`` (a `Trace`) and ``training_counts``
+            (a `Counts`).
+
+        Raises:
+            InputError: for a model that it cannot use, before any work.
+        """
+        raise UnsupportedError(f"expected a method that trains its own originals, got {self.name}; use qunlearn.train")
+
+    def check_model(self, model: nn.Module, data: Dataset) -> None:  # noqa: B027 (most methods take any model)
+        """Refuses a freshly initialised model that `train` or `run` could not use; cheap, and before any work.
+
+        Raises:
+            InputError: says what to change.
+        """
 
     @abstractmethod
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
@@ -169,9 +213,12 @@ class Method(ABC):
         if common:
             raise InputError(f"expected forget and retain sets with no id in common, got {len(common)}: {common[:5]}")
 
+    def _tensors(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of a model, or where shapes may change the names alone."""
+        return {name: () if self.reshapes else tuple(t.shape) for name, t in model.state_dict().items()}
+
     def _check_outcome(self, given: nn.Module, result: nn.Module, parent: str) -> None:
-        before = {name: tuple(t.shape) for name, t in given.state_dict().items()}
-        after = {name: tuple(t.shape) for name, t in result.state_dict().items()}
+        before, after = self._tensors(given), self._tensors(result)
         if before != after or result is given or fingerprint(given) != parent:
             raise InputError(f"expected {self.name} to return a changed copy of the model with the same tensors")
         for name, tensor in result.state_dict().items():

@@ -9,10 +9,12 @@ from typing import Any
 from torch import nn
 
 from qunlearn.data import Dataset, ForgetRequest
+from qunlearn.methods.certificate import Guarantee
 from qunlearn.training.counting import Counts
 from qunlearn.training.loop import Progress
 from qunlearn.training.recipe import Recipe
 from qunlearn.training.seeds import Seeds
+from qunlearn.training.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Task:
     validation: Dataset | None = None
     request: ForgetRequest | None = None
     recipe: Recipe | None = None
-    trace: Any = None
+    trace: Trace | None = None
     protocol: str = "sound"
 
     @property
@@ -66,6 +68,7 @@ class Record:
         parent: SHA-256 of the parameters and buffers of the model that was unlearned.
         removed: SHA-256 of the sorted ids removed so far, from this model and its parents.
         notes: sentences a reader must know.
+        guarantee: what the method vouches for, as `Guarantee.to_dict` gives it; None for most.
     """
 
     method: str
@@ -81,6 +84,7 @@ class Record:
     parent: str
     removed: str
     notes: list[str]
+    guarantee: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -107,3 +111,4 @@ class Work:
     chosen: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    guarantee: Guarantee | None = None

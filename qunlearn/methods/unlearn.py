@@ -17,6 +17,7 @@ from qunlearn.methods.task import Task, Unlearned
 from qunlearn.training.progress import Report, shown
 from qunlearn.training.recipe import Recipe, recipe_of
 from qunlearn.training.replicas import check_alike
+from qunlearn.training.trace import Trace
 from qunlearn.training.train import matched
 
 
@@ -29,7 +30,7 @@ def unlearn(
     validation: Any = None,
     request: ForgetRequest | None = None,
     recipe: Recipe | None = None,
-    trace: Any = None,
+    trace: Trace | None = None,
     seed: int = 0,
     progress: Report | bool | None = None,
 ) -> Unlearned:
@@ -44,7 +45,7 @@ def unlearn(
         validation: samples that were not trained on; they choose the epoch that is kept. Without them the last is.
         request: what was asked; taken from the split.
         recipe: how the model was trained; taken from ``model.recipe``.
-        trace: what a training recorded, for methods that need it.
+        trace: what a training recorded, for methods that need it; taken from ``model.trace``.
         seed: of everything random in the method.
         progress: None shows a bar on a terminal, False shows nothing.
 
@@ -89,7 +90,7 @@ def unlearn_all(
         return chosen.together(models, task_of(split, models[0]), seeds=seeds, progress=report)
 
 
-def task_of(split: Split, model: nn.Module, *, recipe: Recipe | None = None, trace: Any = None) -> Task:
+def task_of(split: Split, model: nn.Module, *, recipe: Recipe | None = None, trace: Trace | None = None) -> Task:
     """The task that a split makes for a model."""
     return Task(
         forget=matched(split.forget, model),
@@ -97,7 +98,7 @@ def task_of(split: Split, model: nn.Module, *, recipe: Recipe | None = None, tra
         validation=matched(split.validation, model),
         request=split.request,
         recipe=recipe or recipe_of(model),
-        trace=trace,
+        trace=trace if trace is not None else getattr(model, "trace", None),
         protocol=split.protocol,
     )
 
@@ -109,7 +110,7 @@ def _task_of_sets(
     validation: Any,
     request: ForgetRequest | None,
     recipe: Recipe | None,
-    trace: Any,
+    trace: Trace | None,
 ) -> Task:
     if retain is None:
         raise InputError("expected a retain set beside the forget set, got none; pass both, or a split")
@@ -124,7 +125,8 @@ def _task_of_sets(
                 stacklevel=3,
             )
     valid = None if validation is None else matched(as_dataset(validation, "validation set")[0], model)
-    return Task(matched(forget_set, model), matched(retain_set, model), valid, request, recipe, trace)
+    found = trace if trace is not None else getattr(model, "trace", None)
+    return Task(matched(forget_set, model), matched(retain_set, model), valid, request, recipe, found)
 
 
 def _renumbered(data: Dataset, first: int) -> Dataset:
