@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qunlearn import hardware, methods
-    from qunlearn.data import Dataset, ForgetRequest, Split, load_dataset
+    from qunlearn.data import Corruption, Dataset, ForgetRequest, Split, load_dataset
     from qunlearn.errors import QunlearnError
     from qunlearn.evaluation.evaluate import evaluate
     from qunlearn.methods import unlearn
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qunlearn.training import Recipe, retrain, train
 
 _ROOMS = {
-    "data": ("Dataset", "ForgetRequest", "Split", "load_dataset"),
+    "data": ("Corruption", "Dataset", "ForgetRequest", "Split", "load_dataset"),
     "errors": ("QunlearnError",),
     "evaluation": ("evaluate",),
     "methods": ("unlearn",),
@@ -43,6 +43,7 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "Circuit",
+    "Corruption",
     "Dataset",
     "ForgetRequest",
     "HybridClassifier",
