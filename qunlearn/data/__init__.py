@@ -1,6 +1,7 @@
 """Data sets, forget requests, and the protocols that split the one for the other."""
 
 from qunlearn.data.convert import as_dataset, count_duplicates
+from qunlearn.data.corruption import Corruption
 from qunlearn.data.dataset import Dataset
 from qunlearn.data.protocols import PROTOCOLS, Protocol, PublishedProtocol, SoundProtocol, get_protocol
 from qunlearn.data.request import ForgetRequest
@@ -12,6 +13,7 @@ __all__ = [
     "PROTOCOLS",
     "PUBLISHED_INTERVAL",
     "SAFE_INTERVAL",
+    "Corruption",
     "Dataset",
     "ForgetRequest",
     "MinMaxScaling",

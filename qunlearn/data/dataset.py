@@ -155,7 +155,7 @@ class Dataset:
             seed: decides the split, and what a request for a fraction draws.
             protocol: ``"sound"``, ``"published"``, or a protocol object (which has its own options).
             scale: ``"auto"``, ``"none"``, or the interval (low, high) in radians for the features.
-            options: the protocol's other options.
+            options: the protocol's other options, such as ``corruption=`` of the sound one.
         """
         from qunlearn.data.protocols import get_protocol
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from typing import Protocol as TypingProtocol
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qunlearn.data.corruption import Corruption
 from qunlearn.data.dataset import Dataset
 from qunlearn.data.request import ForgetRequest
 from qunlearn.data.scaling import PUBLISHED_INTERVAL, SAFE_INTERVAL, MinMaxScaling, interval
@@ -43,9 +45,15 @@ class SoundProtocol:
     see the same inputs as the original, and what differs between them is the training alone. Values outside
     the range of the train set are clipped.
 
+    A corruption spoils part of the train set and nothing else: validation, test and holdout set stay clean. The
+    scaling is fitted to the clean train set and applied first, so that the same data with and without corruption
+    are scaled alike, and noise is drawn in the inputs as the model sees them. Requests of every kind work on the
+    corrupted train set (a class is then the samples that carry its label, right or wrong).
+
     Attributes:
         scale: ``"auto"`` (tables to `SAFE_INTERVAL`, images untouched), ``"none"``, or (low, high) in radians.
         shares: sizes of train, validation, test and holdout set, in per cent.
+        corruption: what is spoilt in the train set: a `Corruption`, or a mapping of its attributes.
     """
 
     name: ClassVar[str] = "sound"
@@ -53,6 +61,7 @@ class SoundProtocol:
 
     scale: str | tuple[float, float] = "auto"
     shares: tuple[int, int, int, int] = (60, 10, 15, 15)
+    corruption: Corruption | Mapping[str, Any] | None = None
 
     def build(self, data: Dataset, request: ForgetRequest, seed: int = 0) -> Split:
         """The split; see the class.
@@ -64,7 +73,8 @@ class SoundProtocol:
         parts = self._partition(data, seed)
         scaled, scaling = _scale(data, interval(self.scale, SAFE_INTERVAL, data.x.shape), parts[0], clip=True)
         train, validation, test, holdout = (scaled.select(part) for part in parts)
-        chosen = request.select(train, seed)
+        train, uncorrupted = _corrupt(train, Corruption.of(self.corruption), seed)
+        chosen = request.select(train, seed, corrupted=None if uncorrupted is None else uncorrupted.ids)
         kept = torch.ones(len(train), dtype=torch.bool)
         kept[chosen] = False
         return Split(
@@ -79,6 +89,7 @@ class SoundProtocol:
             protocol=self.name,
             seed=seed,
             scaling=scaling and {**scaling, "fitted_on": "train"},
+            uncorrupted=uncorrupted,
         )
 
     def _partition(self, data: Dataset, seed: int) -> list[Tensor]:
@@ -183,18 +194,34 @@ def get_protocol(protocol: str | Protocol, **options: object) -> Protocol:
     Raises:
         UnknownNameError: no protocol, or no option, of that name.
         InputError: options beside a protocol object.
+        UnsupportedError: a corruption in the published protocol.
     """
     if not isinstance(protocol, str):
-        if any(value != "auto" for value in options.values()):
+        if any(value not in ("auto", None) for value in options.values()):
             raise InputError(f"expected no options beside a protocol object, got {options}; give them to the object")
         return protocol
     if protocol not in PROTOCOLS:
         raise UnknownNameError("protocol", protocol, PROTOCOLS)
     known = [item.name for item in dataclasses.fields(PROTOCOLS[protocol])]
+    if "corruption" not in known and not Corruption.of(options.get("corruption")):  # type: ignore[arg-type]
+        options = {name: value for name, value in options.items() if name != "corruption"}
     for option in options:
+        if option == "corruption" and option not in known:
+            raise UnsupportedError(
+                f"the {protocol} protocol takes no corruption: it repeats an experiment on clean data, whose tables "
+                "it is compared with; use 'sound'"
+            )
         if option not in known:
             raise UnknownNameError(f"option of the protocol {protocol!r}", option, known)
     return PROTOCOLS[protocol](**options)  # type: ignore[arg-type]
+
+
+def _corrupt(train: Dataset, corruption: Corruption, seed: int) -> tuple[Dataset, Dataset | None]:
+    """The corrupted train set, and the samples that were corrupted as they were; as it is where nothing is asked."""
+    if not corruption:
+        return train, None
+    corrupted, positions = corruption.apply(train, seed)
+    return corrupted, train.select(positions)
 
 
 def _scale(

@@ -15,13 +15,13 @@ from qunlearn.data.dataset import Dataset
 from qunlearn.data.strata import stratified_sample, stream
 from qunlearn.errors import InputError, UnknownNameError, UnsupportedError
 
-Kind = Literal["ids", "class", "fraction", "predicate"]
+Kind = Literal["ids", "class", "fraction", "predicate", "corrupted"]
 _FRACTION_STREAM = 1  # the split itself draws from stream 0 (protocols.py)
 
 
 @dataclass(frozen=True)
 class ForgetRequest:
-    """Which training samples must go: by id, by class, a random fraction, or a predicate.
+    """Which training samples must go: by id, by class, a random fraction, a predicate, or all that are corrupted.
 
     Requests are equal, and hash alike, if they ask for the same; two predicates, if they are the same function.
 
@@ -29,8 +29,9 @@ class ForgetRequest:
     ('5 %', {'class': 0})
 
     Attributes:
-        kind: ``"ids"``, ``"class"``, ``"fraction"`` or ``"predicate"``.
-        value: sorted ids, a class number or name, a fraction of the train set in (0, 1), or the predicate's name.
+        kind: ``"ids"``, ``"class"``, ``"fraction"``, ``"predicate"`` or ``"corrupted"``.
+        value: sorted ids, a class number or name, a fraction of the train set in (0, 1), the predicate's name, or
+            True for the corrupted samples.
         predicate: the function of a predicate.
         vectorised: the predicate takes all samples at once.
     """
@@ -82,12 +83,20 @@ class ForgetRequest:
         return cls("predicate", name or str(getattr(predicate, "__name__", "predicate")), predicate, vectorised)
 
     @classmethod
+    def of_corrupted(cls, which: bool = True) -> ForgetRequest:
+        """Exactly the training samples that the split's `Corruption` spoilt."""
+        if which is not True:
+            raise InputError(f"expected corrupted = true to forget the corrupted samples, got {which!r}")
+        return cls("corrupted", True)
+
+    @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ForgetRequest:
-        """A request from a study file: ``{class = 0}``, ``{fraction = 0.05}`` or ``{ids = [1, 2]}``."""
+        """A request from a file: ``{class = 0}``, ``{fraction = 0.05}``, ``{ids = [1]}`` or ``{corrupted = true}``."""
         makers: dict[str, Callable[[Any], ForgetRequest]] = {
             "class": cls.of_class,
             "fraction": cls.of_fraction,
             "ids": cls.of_ids,
+            "corrupted": cls.of_corrupted,
         }
         if not isinstance(config, Mapping) or len(config) != 1:
             raise InputError(f"expected a request with one of {', '.join(makers)}, got {config!r}")
@@ -104,7 +113,9 @@ class ForgetRequest:
 
     @property
     def label(self) -> str:
-        """The request in a word or two, for tables: ``class 0``, ``5 %``, ``3 ids``."""
+        """The request in a word or two, for tables: ``class 0``, ``5 %``, ``3 ids``, ``corrupted samples``."""
+        if self.kind == "corrupted":
+            return "corrupted samples"
         if isinstance(self.value, tuple):
             return f"{len(self.value)} id{'s' if len(self.value) > 1 else ''}"
         return f"{100 * self.value:g} %" if isinstance(self.value, float) else f"{self.kind} {self.value}"
@@ -128,18 +139,25 @@ class ForgetRequest:
             )
         return number
 
-    def select(self, train: Dataset, seed: int = 0) -> Tensor:
+    def select(self, train: Dataset, seed: int = 0, corrupted: Tensor | None = None) -> Tensor:
         """Positions in `train` of the samples to forget, sorted, int64 ``(forget samples,)``.
+
+        Args:
+            train: the train set, corrupted samples with their wrong labels and inputs.
+            seed: of the split; draws a fraction.
+            corrupted: the ids ``(corrupted samples,)`` that a request for the corrupted samples asks for.
 
         Raises:
             InputError: an id or class is not there, or nothing, or everything, would be forgotten.
         """
-        chosen = {
-            "ids": self._by_ids,
-            "class": self._by_class,
-            "fraction": self._by_fraction,
-            "predicate": self._by_predicate,
-        }[self.kind](train, seed)
+        choose: dict[str, Callable[[], Tensor]] = {
+            "ids": lambda: self._by_ids(train),
+            "class": lambda: self._by_class(train),
+            "fraction": lambda: self._by_fraction(train, seed),
+            "predicate": lambda: self._by_predicate(train),
+            "corrupted": lambda: self._by_corruption(train, corrupted),
+        }
+        chosen = choose[self.kind]()
         if not 0 < len(chosen) < len(train):
             amount = "nothing" if len(chosen) == 0 else "everything"
             raise InputError(
@@ -148,7 +166,7 @@ class ForgetRequest:
             )
         return chosen
 
-    def _by_ids(self, train: Dataset, seed: int) -> Tensor:
+    def _by_ids(self, train: Dataset) -> Tensor:
         """The positions of the ids asked for."""
         wanted = torch.tensor(self.value, dtype=torch.int64)
         missing = wanted[~torch.isin(wanted, train.ids.cpu())]
@@ -159,7 +177,7 @@ class ForgetRequest:
             )
         return torch.nonzero(torch.isin(train.ids.cpu(), wanted)).flatten()
 
-    def _by_class(self, train: Dataset, seed: int) -> Tensor:
+    def _by_class(self, train: Dataset) -> Tensor:
         """The positions of the class asked for."""
         number = self.class_number(train)
         assert number is not None  # by kind
@@ -170,7 +188,16 @@ class ForgetRequest:
         total = round(float(self.value) * len(train))  # type: ignore[arg-type]
         return stratified_sample(train.y.cpu(), total, stream(seed, _FRACTION_STREAM))
 
-    def _by_predicate(self, train: Dataset, seed: int) -> Tensor:
+    def _by_corruption(self, train: Dataset, corrupted: Tensor | None) -> Tensor:
+        """The positions of the corrupted samples."""
+        if corrupted is None or len(corrupted) == 0:
+            raise InputError(
+                f"expected corrupted samples in the train set of {train.name} to forget, got none; give the split a "
+                "corruption, such as corruption=Corruption(label_flips=0.1)"
+            )
+        return torch.nonzero(torch.isin(train.ids.cpu(), corrupted.cpu())).flatten()
+
+    def _by_predicate(self, train: Dataset) -> Tensor:
         """The positions where the predicate is true."""
         if self.predicate is None:
             raise InputError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qunlearn.data.checks import some
 from qunlearn.data.dataset import Dataset
@@ -36,6 +38,7 @@ class Split:
         original_trains_on: the name of `original`: ``"train"``, ``"retain"`` or ``"subset-retain"``.
         aliases: of each set that stands for another, the name of the other, such as ``{"validation": "test"}``.
         scaling: the scaling of the features (`MinMaxScaling.to_config`), or None.
+        uncorrupted: the corrupted training samples as they were before, or None where nothing was corrupted.
     """
 
     train: Dataset
@@ -51,6 +54,7 @@ class Split:
     original_trains_on: str = "train"
     aliases: dict[str, str] = field(default_factory=dict)
     scaling: dict[str, Any] | None = None
+    uncorrupted: Dataset | None = None
 
     def __post_init__(self) -> None:
         """Hold the guarantees of the class."""
@@ -61,6 +65,26 @@ class Split:
     def forget_class(self) -> int | None:
         """The number of the class to forget; None if the request is not for a class."""
         return self.request.class_number(self.train)
+
+    @cached_property
+    def corrupted(self) -> Tensor:
+        """The ids of the corrupted training samples, sorted, int64; empty where nothing was corrupted."""
+        if self.uncorrupted is None:
+            return torch.empty(0, dtype=torch.int64)
+        ids = self.uncorrupted.ids.cpu()
+        return ids[torch.isin(ids, self.train.ids.cpu())].sort().values
+
+    @cached_property
+    def clean(self) -> Dataset:
+        """The train set as it was before the corruption, row by row beside `train`; `train` itself without one."""
+        if self.uncorrupted is None:
+            return self.train
+        place = {number: row for row, number in enumerate(self.uncorrupted.ids.tolist())}
+        rows = [(row, place[number]) for row, number in enumerate(self.train.ids.tolist()) if number in place]
+        here, there = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2).T
+        x, y = self.train.x.clone(), self.train.y.clone()
+        x[here], y[here] = self.uncorrupted.x[there].to(x), self.uncorrupted.y[there].to(y.device)
+        return Dataset(x, y, self.train.ids, self.train.classes, self.train.name)
 
     def sets(self) -> dict[str, Dataset]:
         """The sets by name: train, forget, retain, validation, test, holdout."""
