@@ -45,7 +45,10 @@ def check_hyper(method: str, item: dataclasses.Field[Any], value: Any) -> None:
         if value not in rule["choices"]:
             raise UnknownNameError(f"{item.name} for {method}", value, rule["choices"])
         return
-    expected = bool if isinstance(item.default, bool) else int if "int" in str(item.type) else (int, float)
+    if isinstance(item.default, str) or "str" in str(item.type):
+        expected: type | tuple[type, ...] = str
+    else:
+        expected = bool if isinstance(item.default, bool) else int if "int" in str(item.type) else (int, float)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise InputError(f"{place} of type {item.type}, got {value!r}")
     if rule["low"] is not None and value < rule["low"]:

@@ -151,7 +151,7 @@ class _Run:
             for name, parameter in module.named_parameters()
             if parameter.requires_grad and (phase.parameters is None or name in phase.parameters)
         ]
-        self.stack.move(names, self.recipe.make_optimizer)
+        self.stack.move(names, self.recipe.make_optimizer, phase.rate)
         self._hold_statistics()
         forget, retain = self.sets["forget"].copies(phase.forget_copies), self.sets["retain"]
         self.samples = {"forget": forget, "retain": retain, "mixed": forget}
@@ -173,7 +173,8 @@ class _Run:
             self._refresh(phase)
         lengths = len(self.samples["forget"].y), len(self.samples["retain"].y)
         orders = [
-            positions(phase.data, *lengths, self.recipe.batch_size, self.orders[i], self.alone) for i in self.running
+            positions(phase.data, *lengths, self.recipe.batch_size, self.orders[i], self.alone, phase.retain_share)
+            for i in self.running
         ]
         losses = [self._step(phase, joined(batch)) for batch in zip(*orders, strict=True)]
         self.stack.net.counts.epochs += 1

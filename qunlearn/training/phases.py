@@ -74,6 +74,8 @@ class Phase:
         refresh: renews the memo at the start of every epoch.
         forget_copies: how many times every forget sample appears (for labels that depend on the copy).
         candidate: whether the model after each of these epochs may be the one that is kept.
+        retain_share: an epoch takes this share of the retain set (at least one sample), drawn anew every time.
+        rate: multiple of the recipe's learning rate; where it changes, a fresh optimizer takes over.
     """
 
     data: DataOf
@@ -84,22 +86,37 @@ class Phase:
     refresh: Refresh | None = None
     forget_copies: int = 1
     candidate: bool = True
+    retain_share: float = 1.0
+    rate: float = 1.0
 
 
 def positions(
-    data: DataOf, forget: int, retain: int, size: int, generator: torch.Generator, alone: bool = True
+    data: DataOf,
+    forget: int,
+    retain: int,
+    size: int,
+    generator: torch.Generator,
+    alone: bool = True,
+    retain_share: float = 1.0,
 ) -> Iterator[dict[str, Tensor]]:
     """The batches of one epoch over sets of so many samples, in an order drawn from the generator.
 
     A batch is the positions ``(batch,)`` of its samples by the part of `Batch` that they go to. Unless `alone`, a
-    last batch of a single sample joins the one before it (batch norm needs two).
+    last batch of a single sample joins the one before it (batch norm needs two). A share of the retain set is drawn
+    without replacement.
     """
+    taken = max(1, round(retain_share * retain))
     if data == "mixed":
-        yield from ({"mixed": part} for part in _parts(forget + retain, size, generator, alone))
+        parts = _parts(forget + taken, size, generator, alone)
+        if taken < retain:  # which of the retain set these are
+            drawn = forget + torch.randperm(retain, generator=generator)[:taken]
+            pool = torch.cat([torch.arange(forget), drawn])
+            parts = (pool[part] for part in parts)
+        yield from ({"mixed": part} for part in parts)
         return
     # An order is drawn for the sets in use only, when the first batch of the set is taken.
     of_forget = _parts(forget, size, generator, alone) if data != "retain" else iter(())
-    of_retain = _parts(retain, size, generator, alone) if data != "forget" else iter(())
+    of_retain = _parts(retain, size, generator, alone, taken) if data != "forget" else iter(())
     if data == "forget":
         yield from ({"forget": part} for part in of_forget)
     elif data == "retain":
@@ -115,14 +132,17 @@ def positions(
             yield {"forget": found, "retain": part}
 
 
-def _parts(length: int, size: int, generator: torch.Generator, alone: bool) -> Iterator[Tensor]:
-    """Shuffled positions in parts of `size`, drawn at the first part that is asked for."""
-    if not alone and (length == 1 or size == 1):
+def _parts(
+    length: int, size: int, generator: torch.Generator, alone: bool, taken: int | None = None
+) -> Iterator[Tensor]:
+    """Shuffled positions, all or the first `taken`, in parts of `size`, drawn at the first part that is asked for."""
+    taken = length if taken is None else taken
+    if not alone and (taken == 1 or size == 1):
         raise InputError(
-            f"expected batches of at least 2 samples for a model with batch norm, got {length} samples in batches of "
+            f"expected batches of at least 2 samples for a model with batch norm, got {taken} samples in batches of "
             f"{size}; take a larger set or batch, or a method that does not train on this set"
         )
-    parts = list(torch.split(torch.randperm(length, generator=generator), size))
+    parts = list(torch.split(torch.randperm(length, generator=generator)[:taken], size))
     if not alone and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     yield from parts

@@ -94,6 +94,7 @@ class Stack:
         self.net.parameters = joined([net.parameters for net in nets])
         self.net.buffers = joined([net.buffers for net in nets])
         self.moving: Tensors = {}
+        self.rate = 1.0
         self.optimizer: Optimizer | None = None
 
     def __call__(self, function: Callable[..., Any], *rows: Any) -> Any:
@@ -130,10 +131,14 @@ class Stack:
             for (name, p), g in zip(self.moving.items(), found, strict=True)
         }
 
-    def move(self, names: Sequence[str], optimizer: Callable[[Iterable[Tensor]], Optimizer]) -> None:
-        """Lets a fresh optimizer move the named parameters, and no others; nothing changes if it already does."""
-        if list(self.moving) == names:
+    def move(self, names: Sequence[str], optimizer: Callable[[Iterable[Tensor]], Optimizer], rate: float = 1.0) -> None:
+        """Lets a fresh optimizer move the named parameters, and no others; nothing changes if it already does.
+
+        It takes so many times its usual learning rate.
+        """
+        if list(self.moving) == names and self.rate == rate:
             return
+        self.rate = rate
         parameters = {name: p.detach() for name, p in self.net.parameters.items()}
         self.moving = {name: parameters[name].clone(memory_format=torch.contiguous_format) for name in names}
         for parameter in self.moving.values():
@@ -141,6 +146,8 @@ class Stack:
         self.net.parameters = {**parameters, **self.moving}
         self.net.differentiated = frozenset(names)
         self.optimizer = optimizer(self.moving.values()) if names else None
+        if self.optimizer is not None:
+            self.optimizer.learning_rate *= rate
 
     def step(self, gradients: Tensors) -> None:
         """One step of the optimizer, which works entry by entry, and so on each replica as if it were alone."""

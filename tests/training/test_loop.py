@@ -144,6 +144,20 @@ def test_phases_in_turn_share_an_optimizer_only_where_they_move_the_same() -> No
     assert torch.equal(found["0.bias"], model.get_parameter("0.bias"))
 
 
+def test_a_phase_of_another_rate_starts_a_fresh_optimizer_at_that_rate() -> None:
+    model = plain_model()
+    found = run(model, [Phase("retain", supervised), Phase("retain", supervised, rate=0.25)], RECIPE).net.state()
+    wanted, order = copy.deepcopy(model), SEEDS.generator("order")
+    for rate in (0.02, 0.005):
+        optimizer = torch.optim.Adam(wanted.parameters(), lr=rate)
+        for part in torch.split(torch.randperm(33, generator=order), 16):
+            optimizer.zero_grad()
+            cross_entropy(wanted(DATA.x[part]), DATA.y[part]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    for name, value in wanted.state_dict().items():
+        assert torch.allclose(found[name], value, atol=CLOSE, rtol=0), name
+
+
 def test_parameters_that_require_no_gradient_never_move() -> None:
     model = plain_model()
     model[0].requires_grad_(False)

@@ -19,12 +19,12 @@ seeds = st.integers(0, 99)
 
 
 def drawn(
-    data: DataOf, forget: int, retain: int, size: int, seed: int, alone: bool = True
+    data: DataOf, forget: int, retain: int, size: int, seed: int, alone: bool = True, share: float = 1.0
 ) -> list[dict[str, list[int]]]:
     """The positions of each batch; none for a part that is not there, and of mixed batches those of either set."""
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for batch in positions(data, forget, retain, size, generator, alone):
+    for batch in positions(data, forget, retain, size, generator, alone, share):
         both = batch.get("mixed", torch.empty(0, dtype=torch.int64))
         parts = {"forget": both[both < forget], "retain": both[both >= forget] - forget, **batch}
         found.append({name: parts[name].tolist() for name in ("forget", "retain")})
@@ -116,6 +116,33 @@ def test_the_order_is_the_generator_s_permutation() -> None:
     state = torch.random.get_rng_state()
     drawn("cycled", 3, 9, 2, 0)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@given(
+    data=st.sampled_from(["retain", "cycled", "mixed"]),
+    forget=lengths,
+    retain=lengths,
+    size=sizes,
+    seed=seeds,
+    share=st.floats(0.01, 1.0),
+)
+def test_a_share_of_the_retain_set_comes_once_and_the_forget_set_whole(
+    data: DataOf, forget: int, retain: int, size: int, seed: int, share: float
+) -> None:
+    found = drawn(data, forget, retain, size, seed, share=share)
+    kept = joined(b["retain"] for b in found)
+    assert len(kept) == len(set(kept)) == max(1, round(share * retain))
+    assert set(kept) <= set(range(retain))
+    if data == "mixed":
+        assert sorted(joined(b["forget"] for b in found)) == list(range(forget))
+        assert all(len(b["forget"]) + len(b["retain"]) <= size for b in found)
+
+
+@pytest.mark.parametrize("data", ["retain", "mixed"])
+def test_every_retain_sample_is_as_likely_to_be_in_the_share(data: DataOf) -> None:
+    """2,000 seeds, 3 of 10: each is there with a share of 0.3 (5 sigma: 0.051)."""
+    shares = Counter(i for seed in range(2000) for b in drawn(data, 2, 10, 4, seed, share=0.3) for i in b["retain"])
+    assert all(abs(shares[i] / 2000 - 0.3) < 0.051 for i in range(10))
 
 
 @pytest.mark.parametrize("data", ["forget", "cycled", "mixed"])
