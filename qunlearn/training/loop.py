@@ -206,6 +206,8 @@ class _Run:
             if phase.transform is not None:
                 gradients = self._transformed(phase, gradients)
             self.stack.step(gradients)
+            if phase.project is not None:
+                self._project(phase)
         return losses.detach()
 
     def _transformed(self, phase: Phase, gradients: Tensors) -> Tensors:
@@ -215,6 +217,18 @@ class _Run:
 
         found: Tensors = self.stack(changed, gradients, self.memo)
         return found
+
+    def _project(self, phase: Phase) -> None:
+        """Puts every replica's moving parameters where the phase wants them after a step."""
+
+        def projected(net: Net, parameters: Tensors, memo: Memo) -> Tensors:
+            assert phase.project is not None
+            return phase.project(parameters, {**self.rest, **memo}, self.noise)
+
+        with torch.no_grad():
+            moved = {name: parameter.detach() for name, parameter in self.stack.moving.items()}
+            for name, parameter in self.stack(projected, moved, self.memo).items():
+                self.stack.moving[name].copy_(parameter)
 
     def _judge(self, phase: Phase, epoch: int, losses: Sequence[float]) -> None:
         """Notes the epoch of every replica, lets those go that diverged, and selects among the others."""

@@ -55,6 +55,7 @@ class Batch(NamedTuple):
 # from the stream.
 Loss = Callable[[Net, Batch, Memo, Stream], Tensor]  # returns a scalar
 Transform = Callable[[Tensors, Memo, Stream], Tensors]  # of the gradients, before the optimizer
+Project = Callable[[Tensors, Memo, Stream], Tensors]  # of the parameters that move, after every step of the optimizer
 Refresh = Callable[[Net, Memo, Stream], Memo]  # at the start of every epoch
 
 
@@ -71,6 +72,7 @@ class Phase:
         epochs: how many.
         parameters: full names of those that move; None moves all.
         transform: changes the gradients (clips, adds noise, masks).
+        project: changes the parameters that move after every step (holds some still, keeps them in a ball).
         refresh: renews the memo at the start of every epoch.
         forget_copies: how many times every forget sample appears (for labels that depend on the copy).
         candidate: whether the model after each of these epochs may be the one that is kept.
@@ -88,6 +90,7 @@ class Phase:
     candidate: bool = True
     retain_share: float = 1.0
     rate: float = 1.0
+    project: Project | None = None
 
 
 def positions(

@@ -191,6 +191,50 @@ def test_a_transform_changes_the_gradients_and_a_refresh_renews_the_memo() -> No
     assert memo == {"number": 10}, "the caller's memo stays as it is"
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_projection_has_the_last_word_on_every_step(optimizer: str, replicas: int) -> None:
+    """Every other entry held, all others kept within a bound: a loop by hand does the same, momentum and all."""
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer, weight_decay=0.1)
+    models = [plain_model(seed) for seed in range(replicas)]
+
+    def project(parameters: Tensors, memo: Memo, stream: Stream) -> Tensors:
+        assert not torch.is_grad_enabled()
+        return {
+            name: torch.where(memo["held"][name], memo["origin"][name], p.clamp(-0.3, 0.3))
+            for name, p in parameters.items()
+        }
+
+    def memo_of(model: nn.Module) -> Memo:
+        origin = {name: p.detach().clone() for name, p in model.named_parameters()}
+        held = {name: (torch.arange(p.numel()) % 2 == 0).reshape(p.shape) for name, p in origin.items()}
+        return {"held": held, "origin": origin}
+
+    retain = samples_of(DATA)
+    found = run_phases(
+        [Net(model) for model in models], [Phase("retain", supervised, 3, project=project)], retain=retain,
+        forget=no_samples(retain), watch=Watch(), rule=keep_last, recipe=recipe, seeds=[SEEDS] * replicas,
+        memos=[memo_of(model) for model in models],
+    )  # fmt: skip
+    for model, out in zip(models, found, strict=True):
+        wanted, order = copy.deepcopy(model), SEEDS.generator("order")
+        memo, leaves = memo_of(model), dict(wanted.named_parameters())
+        kind = torch.optim.Adam if optimizer == "adam" else lambda p, **kw: torch.optim.SGD(p, momentum=0.9, **kw)
+        stepper = kind(wanted.parameters(), lr=0.02, weight_decay=0.1)
+        for part in [p for _ in range(3) for p in torch.split(torch.randperm(33, generator=order), 16)]:
+            stepper.zero_grad()
+            cross_entropy(wanted(DATA.x[part]), DATA.y[part]).backward()  # type: ignore[no-untyped-call]
+            stepper.step()
+            with torch.no_grad():
+                for name, p in leaves.items():
+                    p.copy_(torch.where(memo["held"][name], memo["origin"][name], p.clamp(-0.3, 0.3)))
+        assert isinstance(out, Outcome)
+        for name, value in out.net.state().items():
+            assert torch.allclose(value, leaves[name], atol=CLOSE, rtol=0), name
+            assert torch.equal(value[memo["held"][name]], memo["origin"][name][memo["held"][name]])
+            assert not torch.equal(value, memo["origin"][name])
+
+
 def test_epochs_that_are_no_candidates_are_run_and_not_measured() -> None:
     phases = [Phase("retain", supervised, candidate=False), Phase("retain", supervised)] * 2
     out = run(plain_model(), phases, RECIPE)
