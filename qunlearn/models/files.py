@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -15,10 +16,16 @@ from torch import Tensor, nn
 
 from qunlearn.errors import CorruptFileError, InputError, QunlearnError, UnsupportedError
 from qunlearn.files import sha256, write_bytes
+from qunlearn.models.ensemble import Ensemble
 from qunlearn.models.hybrid import HybridClassifier
+from qunlearn.models.kernel import QuantumKernelClassifier
 
 FORMAT = 1
-REBUILDABLE: dict[str, type[HybridClassifier]] = {"HybridClassifier": HybridClassifier}
+# Each gives `config()` and takes it back by `from_config(config, dtype=)`.
+REBUILDABLE: dict[str, Any] = {
+    "HybridClassifier": HybridClassifier,
+    "QuantumKernelClassifier": QuantumKernelClassifier,
+}
 _DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
@@ -26,7 +33,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, factory: str |
     """Writes a model as two files, each whole or not at all, and returns the path of the JSON one.
 
     Args:
-        model: a `HybridClassifier`; or any module, if `factory` says how to make it.
+        model: one of our classifiers, or an `Ensemble` of them; or any module, if `factory` says how to make it
+            (or an ensemble of such, if it says how to make a member).
         path: a folder (``model.safetensors`` and ``model.json`` in it), or a file name that ends in
             ``.safetensors`` or ``.json``.
         factory: for a module of your own, the name of the function that makes it, such as
@@ -45,10 +53,11 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, factory: str |
 
 def model_files(model: nn.Module, *, factory: str | None = None) -> tuple[bytes, bytes]:
     """What `save_model` writes: the contents of ``model.safetensors`` and of ``model.json``."""
-    if type(model) not in REBUILDABLE.values() and factory is None:
+    part = _part(model)
+    if type(part) not in REBUILDABLE.values() and factory is None:
         raise UnsupportedError(
-            f"expected a HybridClassifier, got {type(model).__name__}, which cannot be rebuilt without its code; "
-            "save it with factory='module:function' and load it with load_model(path, into=function())"
+            f"expected a {' or a '.join(REBUILDABLE)}, got {type(part).__name__}, which cannot be rebuilt without its "
+            "code; save it with factory='module:function' and load it with load_model(path, into=function())"
         )
     weights = save_tensors({name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()})
     card = _card(model, factory) | {"sha256": sha256(weights)}
@@ -62,7 +71,8 @@ def load_model(path: str | os.PathLike[str], *, into: nn.Module | None = None) -
 
     Args:
         path: as given to `save_model`.
-        into: a module of your own, whose parameters and buffers are then filled, and which is returned.
+        into: a module of your own, whose parameters and buffers are then filled, and which is returned; of an
+            ensemble, what a member looks like.
 
     Raises:
         InputError: if there is no model at `path`, or `into` has other parameters.
@@ -73,6 +83,7 @@ def load_model(path: str | os.PathLike[str], *, into: nn.Module | None = None) -
     card = _read_card(json_file)
     state = _read_weights(weights_file, card)
     if into is not None:
+        into = _assembled(into, card)
         try:
             into.load_state_dict(state)
         except RuntimeError as error:
@@ -91,16 +102,32 @@ def load_model(path: str | os.PathLike[str], *, into: nn.Module | None = None) -
 
 def _card(model: nn.Module, factory: str | None) -> dict[str, Any]:
     """What the JSON file says of a model, apart from hashes."""
+    part: Any = _part(model)
+    ensemble = {"ensemble": {"size": len(model.members), "vote": model.vote}} if isinstance(model, Ensemble) else {}
     return {
+        **ensemble,
         "format": FORMAT,
-        "class": type(model).__name__,
-        "config": model.config() if isinstance(model, HybridClassifier) and factory is None else None,
+        "class": type(part).__name__,
+        "config": part.config() if factory is None else None,
         "dtype": next((str(p.dtype).removeprefix("torch.") for p in model.parameters()), "float32"),
         "factory": factory,
         "recipe": _recipe(model),
         "removed_ids": sorted(getattr(model, "removed_ids", ())),  # what it was made to forget, request by request
         "training": model.training,
     }
+
+
+def _part(model: nn.Module) -> nn.Module:
+    """The model, or of an ensemble a member."""
+    return model.members[0] if isinstance(model, Ensemble) else model
+
+
+def _assembled(part: nn.Module, card: dict[str, Any]) -> nn.Module:
+    """The module, or where the file holds an ensemble, one of as many copies as it has members."""
+    ensemble = card.get("ensemble")
+    if ensemble is None or isinstance(part, Ensemble):
+        return part
+    return Ensemble([copy.deepcopy(part) for _ in range(ensemble["size"])], vote=ensemble["vote"])
 
 
 def _recipe(model: nn.Module) -> dict[str, Any] | None:
@@ -119,7 +146,8 @@ def _recipe(model: nn.Module) -> dict[str, Any] | None:
 def _rebuild(card: dict[str, Any], state: dict[str, Tensor], json_file: Path) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):
-            model = REBUILDABLE[card["class"]].from_config(card["config"], dtype=_DTYPES[card["dtype"]])
+            part = REBUILDABLE[card["class"]].from_config(card["config"], dtype=_DTYPES[card["dtype"]])
+        model = _assembled(part, card)
         model.load_state_dict(state)
     except (QunlearnError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise CorruptFileError(f"{json_file}: expected a model that its weights fit, got {error}") from error
