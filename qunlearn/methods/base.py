@@ -31,9 +31,9 @@ from qunlearn.methods.task import Record, Task, Unlearned, Work
 from qunlearn.training.counting import Counts
 from qunlearn.training.loop import DivergedError, Outcome, Progress, run_phases, samples_of
 from qunlearn.training.net import Net, Tensors, check_functional
-from qunlearn.training.phases import Memo, Phase
+from qunlearn.training.phases import Memo, Phase, Samples, same_phases
 from qunlearn.training.recipe import Recipe
-from qunlearn.training.replicas import check_alike, obstacle
+from qunlearn.training.replicas import check_alike, joinable, obstacle
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_forgotten, keep_last
 from qunlearn.training.train import check_outputs
@@ -82,7 +82,12 @@ class Method(ABC):
 
     @final
     def together(
-        self, models: Sequence[nn.Module], task: Task, *, seeds: Sequence[int], progress: Progress | None = None
+        self,
+        models: Sequence[nn.Module],
+        task: Task | Sequence[Task],
+        *,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
     ) -> list[Unlearned | NumericalError]:
         """Unlearns the task's forget set from copies of several models of one architecture, a seed each.
 
@@ -90,12 +95,19 @@ class Method(ABC):
         (`qunlearn.training.replicas.obstacle` says where not, and so does the record); anything else takes them one
         by one. Where the method diverges, the error stands in the model's place.
 
+        Where every model has a task of its own, all move at once if the tasks differ in a forget set of one size
+        alone.
+
         Raises:
             InputError: as for one model, and for models of different architectures.
         """
         check_alike(models, seeds)
-        self._check_task(task)
-        for data in (task.forget, task.retain, task.validation):
+        tasks = [task] * len(models) if isinstance(task, Task) else list(task)
+        if len(tasks) != len(models):
+            raise InputError(f"expected one task, or one for each of {len(models)} models, got {len(tasks)}")
+        for one in tasks[:1] if isinstance(task, Task) else tasks:
+            self._check_task(one)
+        for data in (tasks[0].forget, tasks[0].retain, tasks[0].validation):
             if data is not None:
                 check_outputs(models[0], data)
         # Methods do not share random streams: each setting of each method has its own for every seed.
@@ -103,10 +115,13 @@ class Method(ABC):
         works = [Work(Seeds(seed, scope), Counts(), progress) for _, seed in zip(models, seeds, strict=True)]
         parents = [fingerprint(model) for model in models]
         with torch.random.fork_rng(devices=[]):
-            results = self.run_all([copy.deepcopy(model) for model in models], task, works)
+            copies = [copy.deepcopy(model) for model in models]
+            results = (
+                self.run_all(copies, task, works) if isinstance(task, Task) else self.run_each(copies, tasks, works)
+            )
         return [
-            result if isinstance(result, NumericalError) else self._unlearned(model, result, task, work, parent)
-            for model, result, work, parent in zip(models, results, works, parents, strict=True)
+            result if isinstance(result, NumericalError) else self._unlearned(model, result, own, work, parent)
+            for model, result, own, work, parent in zip(models, results, tasks, works, parents, strict=True)
         ]
 
     def _unlearned(
@@ -183,6 +198,13 @@ class Method(ABC):
     ) -> list[nn.Module | NumericalError]:
         """`run` for every model, each with its own work; sets the seconds that each took."""
         return [self._timed(model, task, work) for model, work in zip(models, works, strict=True)]
+
+    def run_each(
+        self, models: Sequence[nn.Module], tasks: Sequence[Task], works: Sequence[Work]
+    ) -> list[nn.Module | NumericalError]:
+        """`run_all` where every model has a task of its own."""
+        each = zip(models, tasks, works, strict=True)
+        return [found for model, task, work in each for found in self.run_all([model], task, [work])]
 
     def _timed(self, model: nn.Module, task: Task, work: Work) -> nn.Module | NumericalError:
         begun = time.perf_counter()
@@ -265,7 +287,7 @@ class GradientMethod(Method):
         """Runs the phases and returns the model at the epoch that the rule keeps."""
         if why := obstacle(model):
             work.notes.append(f"Several models like this are unlearned one by one: {why}.")
-        (found,) = self._in_step([model], task, [work])
+        (found,) = self._in_step([model], [task], [work])
         if isinstance(found, NumericalError):
             raise found
         return found
@@ -276,42 +298,85 @@ class GradientMethod(Method):
         """All models in step, each counted its share of the seconds; one by one where that is faster."""
         if len(models) == 1 or obstacle(models[0]):
             return super().run_all(models, task, works)
+        return self._shared_time(models, [task] * len(models), works)
+
+    def run_each(
+        self, models: Sequence[nn.Module], tasks: Sequence[Task], works: Sequence[Work]
+    ) -> list[nn.Module | NumericalError]:
+        """All models in step where their tasks allow it; see `together`."""
+        alike = len(models) > 1 and not obstacle(models[0]) and self._alike(models, tasks)
+        return self._shared_time(models, tasks, works) if alike else super().run_each(models, tasks, works)
+
+    def _alike(self, models: Sequence[nn.Module], tasks: Sequence[Task]) -> bool:
+        """Whether tasks differ in a forget set of one size alone, and no phase holds anything of its own task."""
+        first, run_all = tasks[0], type(self).run_all
+        return run_all is GradientMethod.run_all and all(
+            (task.retain is first.retain and task.validation is first.validation and task.recipe == first.recipe)
+            and len(task.forget) == len(first.forget)
+            and (task.protocol, task.retained_classes) == (first.protocol, first.retained_classes)
+            and same_phases(self.phases(models[0], task), self.phases(models[0], first))
+            for task in tasks[1:]
+        )
+
+    def _shared_time(
+        self, models: Sequence[nn.Module], tasks: Sequence[Task], works: Sequence[Work]
+    ) -> list[nn.Module | NumericalError]:
         begun = time.perf_counter()
-        found = self._in_step(models, task, works)
+        found = self._in_step(models, tasks, works)
         for work in works:
             work.seconds = (time.perf_counter() - begun) / len(works)
         return found
 
     def _in_step(
-        self, models: Sequence[nn.Module], task: Task, works: Sequence[Work]
+        self, models: Sequence[nn.Module], tasks: Sequence[Task], works: Sequence[Work]
     ) -> list[nn.Module | NumericalError]:
-        """Runs the phases on all models at once."""
-        check_functional(models[0], task.retain.x[:1])
+        """Runs the phases on all models at once; one by one where what was prepared for each task cannot be joined."""
+        check_functional(models[0], tasks[0].retain.x[:1])
         nets = [Net(model, work.counts) for model, work in zip(models, works, strict=True)]
         memos = [
-            self.prepare(net, task, work.seeds.generator("prepare")) for net, work in zip(nets, works, strict=True)
+            self.prepare(net, task, work.seeds.generator("prepare"))
+            for net, task, work in zip(nets, tasks, works, strict=True)
         ]
-        outcomes = run_phases(
+        parts = [slice(None)]
+        if any(task is not tasks[0] for task in tasks) and not joinable(memos):
+            parts = [slice(place, place + 1) for place in range(len(nets))]
+        outcomes = [
+            out for part in parts for out in self._moved(*(given[part] for given in (nets, memos, tasks, works)))
+        ]
+        return [_written(out, work) for out, work in zip(outcomes, works, strict=True)]
+
+    def _moved(
+        self, nets: Sequence[Net], memos: Sequence[Memo], tasks: Sequence[Task], works: Sequence[Work]
+    ) -> list[Outcome | DivergedError]:
+        """What the loop leaves of each; only their forget sets may differ."""
+        task, models = tasks[0], [net.module for net in nets]
+        own = tasks if any(other is not task for other in tasks) else [task]
+        watches = [Watch(one.forget, one.validation, one.retained_classes) for one in own]
+        forget = [samples_of(one.forget) for one in own]
+        places = torch.arange(len(own) * len(task.forget)).reshape(len(own), -1)
+        return run_phases(
             nets,
             self.phases(models[0], task),
-            forget=samples_of(task.forget),
+            forget=Samples(*(torch.cat(parts) for parts in zip(*forget, strict=True))),
             retain=samples_of(task.retain),
             recipe=self._settings(task.recipe),
             seeds=[work.seeds for work in works],
-            watch=Watch(task.forget, task.validation, task.retained_classes),
+            watch=watches[0] if len(own) == 1 else watches,
             rule=self.rule(task),
             memos=memos,
-            starts=self._starts(models, task, works),
+            starts=self._starts(models, tasks, works),
             progress=works[0].progress,
+            rows=None if len(own) == 1 else {"forget": places},
         )
-        return [_written(out, work) for out, work in zip(outcomes, works, strict=True)]
 
-    def _starts(self, models: Sequence[nn.Module], task: Task, works: Sequence[Work]) -> list[Tensors] | None:
+    def _starts(
+        self, models: Sequence[nn.Module], tasks: Sequence[Task], works: Sequence[Work]
+    ) -> list[Tensors] | None:
         if type(self).start is GradientMethod.start:
             return None
         started = (
             self.start(copy.deepcopy(model), task, work.seeds.generator("start"))
-            for model, work in zip(models, works, strict=True)
+            for model, task, work in zip(models, tasks, works, strict=True)
         )
         return [Net(start).state() for start in started]
 

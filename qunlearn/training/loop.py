@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from qunlearn.training.selection import Candidate, Rule, Watch
 REVISION = 2  # part of every key: raise it when results of the loop change
 
 Progress = Callable[[int, int, str], None]  # (epochs done, epochs in all, what is known)
+Rows = Mapping[str, Tensor]  # of "forget" or "retain" the positions (nets, n), int64, that each net learns from
 
 _ADVICE = "lower learning_rate, or keep fewer epochs"
 
@@ -61,11 +62,12 @@ def run_phases(
     retain: Samples,
     recipe: Recipe,
     seeds: Sequence[Seeds],
-    watch: Watch,
+    watch: Watch | Sequence[Watch],
     rule: Rule,
     memos: Sequence[Memo] | None = None,
     starts: Sequence[Tensors] | None = None,
     progress: Progress | None = None,
+    rows: Rows | None = None,
 ) -> list[Outcome | DivergedError]:
     """Runs the phases in turn on functional views, all in step, and keeps of each the epoch that the rule chooses.
 
@@ -74,6 +76,10 @@ def run_phases(
     optimizer serves neighbouring phases that move the same parameters. The recipe's patience counts candidates since
     the chosen one; whoever has lost it, or has diverged, leaves at the end of the epoch. Dropout draws from the seeds'
     own streams; nothing seeded here outlives the call.
+
+    Nets may learn from samples of their own: `rows` names of the forget set, of the retain set or of both the
+    positions ``(nets, n)`` that are each net's, as many for every net; a loss sees positions in its net's own set. A
+    watch for each net goes with that.
 
     Returns:
         For each net what is left of it, or, where a loss or a parameter is no longer finite, the error.
@@ -84,7 +90,8 @@ def run_phases(
         # generators of devices that nobody restores.
         for generator in (torch.default_generator, *(torch.cuda.default_generators[i] for i in devices)):
             generator.manual_seed(seeds[0].integer("dropout"))
-        run = _Run(nets, forget, retain, recipe, seeds, watch, rule, memos or [{} for _ in nets])
+        watches = [watch] if isinstance(watch, Watch) else list(watch)
+        run = _Run(nets, forget, retain, recipe, seeds, watches, rule, memos or [{} for _ in nets], rows or {})
         with dropping(nets[0].module, run.dropout):
             return run(phases, starts, progress)
 
@@ -99,12 +106,13 @@ class _Run:
         retain: Samples,
         recipe: Recipe,
         seeds: Sequence[Seeds],
-        watch: Watch,
+        watches: Sequence[Watch],
         rule: Rule,
         memos: Sequence[Memo],
+        rows: Rows,
     ) -> None:
-        self.sets = {"forget": forget, "retain": retain}
-        self.recipe, self.watch, self.rule = recipe, watch, rule
+        self.sets, self.own = {"forget": forget, "retain": retain}, rows
+        self.recipe, self.watches, self.rule = recipe, watches, rule
         self.orders = [each.generator("order") for each in seeds]
         self.noise = Stream(*(each.generator("loss") for each in seeds))
         self.dropout = Stream(*(each.generator("dropout") for each in seeds))
@@ -141,8 +149,14 @@ class _Run:
         return [out for out in (self.outcomes[i] for i in self.running) if isinstance(out, Outcome)]
 
     def _measure(self, epoch: int) -> list[Candidate]:
-        x = self.watch.inputs
-        return self.watch.measure(None if x is None else self.stack.logits(x), self.stack.size, epoch)
+        if len(self.watches) == 1:
+            (watch,) = self.watches
+            x = watch.inputs
+            return watch.measure(None if x is None else self.stack.logits(x), self.stack.size, epoch)
+        watches = [self.watches[number] for number in self.running]
+        inputs = [watch.inputs for watch in watches if watch.inputs is not None]
+        logits = self.stack.logits(joined(inputs), each=True)
+        return [watch.measure(row[None], 1, epoch)[0] for watch, row in zip(watches, logits, strict=True)]
 
     def _enter(self, phase: Phase) -> None:
         module = self.stack.net.module
@@ -157,6 +171,7 @@ class _Run:
         self.samples = {"forget": forget, "retain": retain, "mixed": forget}
         if phase.data == "mixed":
             self.samples["mixed"] = Samples(*(torch.cat(pair) for pair in zip(forget, retain, strict=True)))
+        self.rows = _of_phase(phase, self.own, {name: len(part.y) for name, part in self.sets.items()})
         self.empty = Batch(**{name: no_samples(part) for name, part in self.samples.items()})
 
     def _hold_statistics(self) -> None:
@@ -171,7 +186,10 @@ class _Run:
         """One pass over the phase's data; the mean loss of every replica."""
         if phase.refresh is not None:
             self._refresh(phase)
-        lengths = len(self.samples["forget"].y), len(self.samples["retain"].y)
+        lengths = [
+            self.rows[name].shape[1] if name in self.rows else len(self.samples[name].y)
+            for name in ("forget", "retain")
+        ]
         orders = [
             positions(phase.data, *lengths, self.recipe.batch_size, self.orders[i], self.alone, phase.retain_share)
             for i in self.running
@@ -199,7 +217,7 @@ class _Run:
         def loss(net: Net, parts: dict[str, Samples], memo: Memo) -> Tensor:
             return phase.loss(net, self.empty._replace(**parts), {**self.rest, **memo}, self.noise)
 
-        parts = {name: self.samples[name].take(order) for name, order in orders.items()}
+        parts = {name: self._taken(name, order) for name, order in orders.items()}
         losses: Tensor = self.stack(loss, parts, self.memo)
         if self.stack.moving:
             gradients = self.stack.gradients(losses)
@@ -209,6 +227,14 @@ class _Run:
             if phase.project is not None:
                 self._project(phase)
         return losses.detach()
+
+    def _taken(self, name: str, order: Tensor) -> Samples:
+        """The samples at positions of the set, or of every replica's own part of it."""
+        if name not in self.rows:
+            return self.samples[name].take(order)
+        own = self.rows[name][self.running]
+        places = own.gather(1, order) if order.dim() > 1 else own[0][order]
+        return self.samples[name].take(places)._replace(position=order.to(self.samples[name].y.device))
 
     def _transformed(self, phase: Phase, gradients: Tensors) -> Tensors:
         def changed(net: Net, gradients: Tensors, memo: Memo) -> Tensors:
@@ -278,6 +304,22 @@ class _Run:
         if self.running:
             taken = self.stack.keep(staying)
             self.best, self.last_good, self.memo = taken(self.best), taken(self.last_good), taken(self.memo)
+
+
+def _of_phase(phase: Phase, rows: Rows, lengths: dict[str, int]) -> dict[str, Tensor]:
+    """Which positions of the phase's sets, copies counted, are each net's; nothing where all nets share a set."""
+    if not rows:
+        return {}
+    nets = len(next(iter(rows.values())))
+    whole = {name: torch.arange(length).expand(nets, -1) for name, length in lengths.items()}
+    forget, retain, copies = (
+        rows.get("forget", whole["forget"]),
+        rows.get("retain", whole["retain"]),
+        phase.forget_copies,
+    )
+    if copies > 1:
+        forget = (forget[..., None] * copies + torch.arange(copies)).flatten(1)
+    return {"forget": forget, "retain": retain, "mixed": torch.cat([forget, lengths["forget"] * copies + retain], 1)}
 
 
 def samples_of(data: Dataset) -> Samples:

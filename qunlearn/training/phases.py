@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from types import FunctionType, MethodType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -91,6 +93,33 @@ class Phase:
     retain_share: float = 1.0
     rate: float = 1.0
     project: Project | None = None
+
+
+def same_phases(one: Sequence[Phase], other: Sequence[Phase]) -> bool:
+    """Whether phases that were made twice do the same: what they call is the same code with equal plain values."""
+    return len(one) == len(other) and all(
+        _same(getattr(a, item.name), getattr(b, item.name))
+        for a, b in zip(one, other, strict=True)
+        for item in fields(Phase)
+    )
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, functools.partial) and isinstance(other, functools.partial):
+        return _same((one.func, one.args, one.keywords), (other.func, other.args, other.keywords))
+    if isinstance(one, FunctionType) and isinstance(other, FunctionType):
+        inside = [[cell.cell_contents for cell in each.__closure__ or ()] for each in (one, other)]
+        defaults = [(each.__defaults__, each.__kwdefaults__) for each in (one, other)]
+        return one.__code__ is other.__code__ and _same(*inside) and _same(*defaults)
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return one.__func__ is other.__func__ and one.__self__ is other.__self__
+    if isinstance(one, list | tuple) and type(one) is type(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    return isinstance(one, bool | int | float | str | frozenset) and type(one) is type(other) and bool(one == other)
 
 
 def positions(

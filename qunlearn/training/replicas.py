@@ -116,10 +116,17 @@ class Stack:
             for stream in self.streams:
                 stream.index = None
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Every replica's logits ``(replicas, n, classes)`` for the same samples, in evaluation mode."""
+    def logits(self, x: Tensor, each: bool = False) -> Tensor:
+        """Every replica's logits ``(replicas, n, classes)`` in evaluation mode, for samples ``(n, ...)``.
+
+        Or with `each` for samples of its own, ``(replicas, n, ...)``, stacked as `joined` does it.
+        """
+        chunk = max(1, CHUNK // self.size)
         with torch.no_grad():
-            found: Tensor = self(lambda net: net.logits(x, max(1, CHUNK // self.size)))
+            if each:
+                found: Tensor = self(lambda net, own: net.logits(own, chunk), x)
+            else:
+                found = self(lambda net: net.logits(x, chunk))
         return found[None] if self.size == 1 else found
 
     def gradients(self, losses: Tensor) -> Tensors:
@@ -224,6 +231,20 @@ def shared(parts: Sequence[Memo]) -> Memo:
                     f"tensors, got {type(value).__name__}s that differ"
                 )
     return parts[0]
+
+
+def joinable(memos: Sequence[Memo]) -> bool:
+    """Whether the memos of several replicas can be stacked: tensors of equal shapes, and all else the same."""
+    parts = [parted(memo) for memo in memos]
+    try:
+        shared([rest for _, rest in parts])
+        return all(_shapes(tensors) == _shapes(parts[0][0]) for tensors, _ in parts)
+    except (InputError, KeyError):
+        return False
+
+
+def _shapes(tree: Any) -> Any:
+    return {key: _shapes(value) for key, value in tree.items()} if isinstance(tree, dict) else (tree.shape, tree.dtype)
 
 
 def _holds_tensors(value: object) -> bool:

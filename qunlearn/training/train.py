@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from qunlearn.errors import InputError, NumericalError
 from qunlearn.models import reinitialise
 from qunlearn.models.stream import Stream
 from qunlearn.training.counting import Counts
-from qunlearn.training.loop import DivergedError, Progress, no_samples, run_phases, samples_of
+from qunlearn.training.loop import DivergedError, Outcome, Progress, no_samples, run_phases, samples_of
 from qunlearn.training.net import Net, check_functional, evaluating
 from qunlearn.training.phases import Batch, Memo, Phase
 from qunlearn.training.progress import shown
@@ -23,6 +23,25 @@ from qunlearn.training.recipe import Keep, Recipe, recipe_of
 from qunlearn.training.replicas import check_alike, obstacle
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_last, keep_loss
+
+
+class Trained(NamedTuple):
+    """What a training leaves.
+
+    Attributes:
+        model: at the epoch that was kept, with its ``recipe``.
+        counts: what it cost.
+        history: by epoch, the untrained model foremost as epoch 0: ``epoch``, ``loss`` (mean over the training
+            samples as they were learnt from, in nats; None at epoch 0), ``validation_loss`` (in nats) and
+            ``validation_accuracy`` (a share; both None without a validation set).
+        kept: the epoch that was kept.
+    """
+
+    model: nn.Module
+    counts: Counts
+    history: list[dict[str, Any]]
+    kept: int
+
 
 RULES: dict[Keep, Rule] = {"loss": keep_loss, "accuracy": keep_accuracy, "last": keep_last}
 
@@ -85,7 +104,7 @@ def fit(
     (found,) = fit_all([model], data, validation, recipe, seeds=[seed], progress=progress)
     if isinstance(found, NumericalError):
         raise found
-    return found
+    return found.model, found.counts
 
 
 def fit_all(
@@ -96,22 +115,35 @@ def fit_all(
     *,
     seeds: Sequence[int],
     progress: Progress | None = None,
-) -> list[tuple[nn.Module, Counts] | NumericalError]:
+    rows: Tensor | None = None,
+) -> list[Trained | NumericalError]:
     """`fit` for several models of one architecture, a seed each; where one diverges, the error stands in its place.
 
     All are trained at once where that is faster (see `qunlearn.training.replicas.obstacle`), and each comes out as it
     would alone, but for rounding.
+
+    Args:
+        models: left alone.
+        data: what they learn from.
+        validation: picks each model's epoch.
+        recipe: how they are trained.
+        seeds: one a model.
+        progress: called after every epoch.
+        rows: int64 ``(models, n)``: the positions in `data` of the samples that each model learns from, where they
+            differ; all if None.
     """
     check_alike(models, seeds)
+    data = as_dataset(data, "training set")[0]
     if len(models) > 1 and obstacle(models[0]):
-        pairs = zip(models, seeds, strict=True)
-        return [fit_all([m], data, validation, recipe, seeds=[s], progress=progress)[0] for m, s in pairs]
+        parts = [data] * len(models) if rows is None else [data.select(row) for row in rows]
+        each = zip(models, parts, seeds, strict=True)
+        return [fit_all([m], part, validation, recipe, seeds=[s], progress=progress)[0] for m, part, s in each]
     models = [copy.deepcopy(model) for model in models]
-    data = matched(as_dataset(data, "training set")[0], models[0])
+    data = matched(data, models[0])
     validation = None if validation is None else matched(as_dataset(validation, "validation set")[0], models[0])
-    for model in models:
+    for number, model in enumerate(models):
         if callable(prepare := getattr(model, "fit", None)):
-            prepare(data.x)
+            prepare(data.x if rows is None else data.x[rows[number].to(data.x.device)])
     for part in (data, validation):
         if part is not None:
             check_outputs(models[0], part)
@@ -128,14 +160,25 @@ def fit_all(
             watch=Watch(validation=validation),
             rule=keep_last if validation is None else RULES[recipe.keep],
             progress=report,
+            rows=None if rows is None else {"retain": rows},
         )
-    return [out if isinstance(out, DivergedError) else _trained(out.net, recipe) for out in outcomes]
+    return [out if isinstance(out, DivergedError) else _trained(out, recipe) for out in outcomes]
 
 
-def _trained(net: Net, recipe: Recipe) -> tuple[nn.Module, Counts]:
-    model = net.write_back()
+def _trained(out: Outcome, recipe: Recipe) -> Trained:
+    model = out.net.write_back()
     model.recipe = recipe  # type: ignore[assignment]
-    return model, net.counts
+    losses = [None, *(row["loss"] for row in out.history)]
+    history = [
+        {
+            "epoch": candidate.epoch,
+            "loss": loss,
+            "validation_loss": candidate.validation_loss,
+            "validation_accuracy": candidate.validation_accuracy,
+        }
+        for candidate, loss in zip(out.candidates, losses, strict=True)
+    ]
+    return Trained(model, out.net.counts, history, out.candidates[out.chosen].epoch)
 
 
 def retrain(original: nn.Module, split: Split, *, seed: int, progress: Progress | bool | None = None) -> nn.Module:
@@ -162,12 +205,12 @@ def refit(
     (found,) = refit_all([original], split, seeds=[seed], progress=progress)
     if isinstance(found, NumericalError):
         raise found
-    return found
+    return found.model, found.counts
 
 
 def refit_all(
     models: Sequence[nn.Module], split: Split, *, seeds: Sequence[int], progress: Progress | None = None
-) -> list[tuple[nn.Module, Counts] | NumericalError]:
+) -> list[Trained | NumericalError]:
     """`refit` for several originals of one architecture and recipe, a seed each; see `fit_all`."""
     validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
     check_alike(models, seeds)
