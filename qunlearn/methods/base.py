@@ -106,7 +106,7 @@ class Method(ABC):
         if len(tasks) != len(models):
             raise InputError(f"expected one task, or one for each of {len(models)} models, got {len(tasks)}")
         for one in tasks[:1] if isinstance(task, Task) else tasks:
-            self._check_task(one)
+            self.check_task(one)
         for data in (tasks[0].forget, tasks[0].retain, tasks[0].validation):
             if data is not None:
                 check_outputs(models[0], data)
@@ -219,7 +219,12 @@ class Method(ABC):
         """The fields, as JSON values."""
         return dataclasses.asdict(self)
 
-    def _check_task(self, task: Task) -> None:
+    def check_task(self, task: Task) -> None:
+        """Refuses a task that lacks what the method needs, or that it cannot serve; before any work.
+
+        Raises:
+            InputError: says what to supply or change.
+        """
         for need in sorted(self.needs):
             if getattr(task, need) is None:
                 raise InputError(f"expected a task with a {need} for {self.name}, got none; {_HOW_TO_SUPPLY[need]}")

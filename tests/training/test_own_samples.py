@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -91,17 +92,18 @@ def test_tasks_that_differ_in_more_are_taken_one_by_one_and_come_out_alike() -> 
         chosen.together(models, own[:2], seeds=SEEDS)
 
 
+def constant(scale: object) -> Any:
+    """A loss that holds a value."""
+    return lambda *given: scale
+
+
 def test_phases_are_the_same_if_their_code_and_values_are() -> None:
-    def loss(scale: float) -> functools.partial[None]:
-        return functools.partial(lambda s, *given: None, scale)
-
-    def inner(scale: object):  # type: ignore[no-untyped-def]
-        return lambda *given: scale  # type: ignore[return-value]
-
-    one, plain = functools.partial(inner, 1.0), inner(1.0)
-    assert same_phases([Phase("forget", plain)], [Phase("forget", inner(1.0))])
-    assert not same_phases([Phase("forget", plain)], [Phase("forget", inner(2.0))])
-    assert not same_phases([Phase("forget", plain)], [Phase("retain", plain)])
-    assert not same_phases([Phase("forget", inner(torch.ones(1)))], [Phase("forget", inner(torch.ones(1)))])
-    assert same_phases([Phase("forget", one)], [Phase("forget", functools.partial(inner, 1.0))])  # type: ignore[arg-type]
-    assert not same_phases([Phase("forget", loss(1.0))], [Phase("forget", loss(1.0)), Phase("forget", loss(1.0))])
+    one = Phase("forget", constant(1.0))
+    assert same_phases([one], [Phase("forget", constant(1.0))])
+    assert not same_phases([one], [Phase("forget", constant(2.0))])
+    assert not same_phases([one], [Phase("retain", one.loss)])
+    assert not same_phases([one], [one, one])
+    assert not same_phases([Phase("forget", constant(torch.ones(1)))], [Phase("forget", constant(torch.ones(1)))])
+    parts = [Phase("forget", functools.partial(constant, scale)) for scale in (1.0, 1.0, 2.0)]
+    assert same_phases(parts[:1], parts[1:2])
+    assert not same_phases(parts[:1], parts[2:])
