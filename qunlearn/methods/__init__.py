@@ -7,37 +7,62 @@ True
 
 from qunlearn.methods.adaprob import AdaProb
 from qunlearn.methods.adv_uniform import AdvUniform
+from qunlearn.methods.bad_teacher import BadTeacher
 from qunlearn.methods.base import GradientMethod, Method
+from qunlearn.methods.boundary_expand import BoundaryExpand
+from qunlearn.methods.boundary_shrink import BoundaryShrink
 from qunlearn.methods.certificate import Guarantee
 from qunlearn.methods.cf_k import CFK
 from qunlearn.methods.eu_k import EUK
 from qunlearn.methods.fine_tune import FineTune
+from qunlearn.methods.fisher_forgetting import FisherForgetting
 from qunlearn.methods.fisher_penalty import FisherPenalty
 from qunlearn.methods.gradient_ascent import GradientAscent
+from qunlearn.methods.head_only import HeadOnly
 from qunlearn.methods.hyper import hyper
+from qunlearn.methods.influence import Influence
+from qunlearn.methods.jit import JiT
+from qunlearn.methods.l1_sparse import L1Sparse
 from qunlearn.methods.lca import LCA
 from qunlearn.methods.neggrad_plus import NegGradPlus
 from qunlearn.methods.noisy_fine_tune import NoisyFineTune
 from qunlearn.methods.none import NoUnlearning
+from qunlearn.methods.npo import NPO
 from qunlearn.methods.q_mul import QMul
 from qunlearn.methods.random_label import RandomLabel
 from qunlearn.methods.registry import available, get, register
 from qunlearn.methods.retrain import Retrain
+from qunlearn.methods.rmu import RMU
+from qunlearn.methods.salun import SalUn
 from qunlearn.methods.scrub import Scrub
+from qunlearn.methods.ssd import SSD
 from qunlearn.methods.task import Record, Task, Unlearned, Work
 from qunlearn.methods.unlearn import unlearn
+from qunlearn.methods.unsir import UNSIR
 
 __all__ = [
     "CFK",
     "EUK",
     "LCA",
+    "NPO",
+    "RMU",
+    "SSD",
+    "UNSIR",
     "AdaProb",
     "AdvUniform",
+    "BadTeacher",
+    "BoundaryExpand",
+    "BoundaryShrink",
     "FineTune",
+    "FisherForgetting",
     "FisherPenalty",
     "GradientAscent",
     "GradientMethod",
     "Guarantee",
+    "HeadOnly",
+    "Influence",
+    "JiT",
+    "L1Sparse",
     "Method",
     "NegGradPlus",
     "NoUnlearning",
@@ -46,6 +71,7 @@ __all__ = [
     "RandomLabel",
     "Record",
     "Retrain",
+    "SalUn",
     "Scrub",
     "Task",
     "Unlearned",

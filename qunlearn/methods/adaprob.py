@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qunlearn.errors import InputError, NumericalError
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.distil import Distil, class_distribution
 from qunlearn.methods.hyper import hyper
-from qunlearn.methods.losses import divergence, retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
-from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net
-from qunlearn.training.phases import Batch, Memo, Phase
 
 Start = Literal["uniform", "dirichlet", "uniform01", "masked", "confusion"]
 STARTS = ("uniform", "dirichlet", "uniform01", "masked", "confusion")
@@ -27,7 +23,7 @@ LEAST_ENTROPY = 1e-3  # of a start vector in nats, so that its weight stays fini
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class AdaProb(GradientMethod):
+class AdaProb(Distil):
     r"""Replaces the outputs on the forget set by refined pseudo-probabilities, in two stages.
 
     **Stage 1** refines start vectors a_i, one a forget sample, so that together they follow the model's overall
@@ -60,28 +56,15 @@ class AdaProb(GradientMethod):
     name: ClassVar[str] = "adaprob"
     start_from: Start = hyper("uniform", "start vectors of stage 1", choices=STARTS)
     weights: Literal["equal", "entropy"] = hyper("equal", "w_i: 1, or 1 / entropy of a_i", choices=("equal", "entropy"))
-    retain_weight: float = hyper(1.0, "lambda_r", low=0)
-    forget_weight: float = hyper(1.0, "lambda_f", low=0, search=(0.1, 10.0))
 
-    def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
-        """Stage 1: the targets ``(forget samples, classes)``."""
+    def targets(self, net: Net, task: Task, generator: torch.Generator) -> Tensor:
+        """Stage 1: the refined vectors ``(forget samples, classes)``, float64."""
         retained = torch.softmax(net.logits(task.retain.x).double(), 1)
         forgotten = torch.softmax(net.logits(task.forget.x).double(), 1)
         marginal = class_distribution(retained, without=task.forgotten_classes)
         start = self._start_vectors(forgotten, task, retained, generator)
         weights = 1 / _entropy(start).clamp(min=LEAST_ENTROPY) if self.weights == "entropy" else None
-        targets = pseudo_probabilities(start, len(start) * marginal, weights)
-        return {"targets": targets.to(task.forget.x.dtype)}
-
-    def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
-        """Stage 2."""
-        return [Phase("cycled", self.loss, self.epochs)]
-
-    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
-        """Cross entropy on retain samples, divergence from the targets on forget samples."""
-        keep = retain_loss(net, batch, memo, stream)
-        forget = divergence(memo["targets"][batch.forget.position], net(batch.forget.x))
-        return self.retain_weight * keep + self.forget_weight * forget
+        return pseudo_probabilities(start, len(start) * marginal, weights)
 
     def _start_vectors(self, forgotten: Tensor, task: Task, retained: Tensor, generator: torch.Generator) -> Tensor:
         """The vectors a_i, ``(forget samples, classes)``, every row a distribution."""
@@ -98,13 +81,6 @@ class AdaProb(GradientMethod):
             rows = _confusion(retained)[labels]
         rows = rows.clamp(min=FLOOR)
         return rows / rows.sum(1, keepdim=True)
-
-
-def class_distribution(probabilities: Tensor, without: frozenset[int] = frozenset()) -> Tensor:
-    """Mean of the rows of ``(n, classes)``, with some classes set to 0 and the rest renormalised."""
-    marginal = probabilities.mean(0)
-    marginal[sorted(without)] = 0
-    return marginal / marginal.sum()
 
 
 def pseudo_probabilities(

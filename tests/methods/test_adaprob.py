@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qunlearn.errors import InputError
 from qunlearn.methods import get
-from qunlearn.methods.adaprob import FLOOR, LEAST_ENTROPY, STARTS, AdaProb, class_distribution, pseudo_probabilities
+from qunlearn.methods.adaprob import FLOOR, LEAST_ENTROPY, STARTS, AdaProb, pseudo_probabilities
+from qunlearn.methods.distil import class_distribution
 from qunlearn.training.net import Net
 from tests.methods.cases import make_task, plain_model
 

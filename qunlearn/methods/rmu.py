@@ -1,0 +1,120 @@
+"""RMU: representations of the forget set are led astray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from qunlearn.data import Dataset
+from qunlearn.errors import InputError, UnknownNameError
+from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.hyper import hyper
+from qunlearn.methods.registry import register
+from qunlearn.methods.task import Task
+from qunlearn.models import Stage, stages
+from qunlearn.models.stream import Stream
+from qunlearn.training.net import CHUNK, Net, evaluating
+from qunlearn.training.phases import Batch, Memo, Phase
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class RMU(GradientMethod):
+    r"""Leads the activations of forget samples at one stage to a random point, and holds those of retain samples.
+
+    .. math:: L = \mathrm{MSE}(h_\theta(x_f), c\, u) + \alpha\, \mathrm{MSE}(h_\theta(x_r), h_{\theta_0}(x_r)),
+              \qquad u = \frac{v}{\|v\|_2}, \quad v_k \sim U(0, 1)
+
+    h is what a stage hands on (`qunlearn.stages`), flattened; MSE is the mean over samples and entries. Only that
+    stage and the `moving` - 1 before it move; whatever comes after is bit-identical. u has no negative entry, and so
+    is not isotropic. A circuit hands on expectation values in [-1, 1], where c u must lie within the cube: c is at
+    most 1. The default stage is the circuit, or, without one that can move or with nothing before it that can, the
+    last stage but one.
+
+    Knowledge stays recoverable: relearning and probes find it (the sources say so as well).
+
+    Source: Li et al. 2024, arXiv 2403.03218 (WMDP), for language models; u and c as in open-unlearning. The stage and
+    the limit of c for a circuit are adaptations.
+    """
+
+    name: ClassVar[str] = "rmu"
+    stage: str | None = hyper(None, "name of the stage whose activations move; none is the circuit")
+    moving: int = hyper(3, "how many stages with parameters move, the misdirected one last", low=1)
+    length: float | None = hyper(
+        None, "c, length of the target; none is 1 at a circuit and 2 elsewhere", low=0, search=[None, 0.5, 0.75, 1.0]
+    )
+    retain_weight: float = hyper(1.0, "alpha, weight of holding the retain activations", low=0, search=(0.1, 100.0))
+
+    def check_model(self, model: nn.Module, data: Dataset) -> None:
+        """Refuses a model without the stage, and a target outside a circuit's cube."""
+        self.misdirected(model)
+
+    def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
+        """The target ``(activations,)`` and the original's activations on the retain set."""
+        stage = self.misdirected(net.module)
+        retain = _activations(net, stage.name, task.retain.x)
+        drawn = torch.rand(retain.shape[1], generator=generator, dtype=torch.float64).to(retain)
+        return {"target": self._length(stage) * drawn / drawn.norm(), "retain": retain, "stage": stage.name}
+
+    def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
+        """Both terms at every step, the stages up to the misdirected one moving."""
+        last = self.misdirected(model)
+        owners = [stage for stage in stages(model) if stage.parameters]
+        end = owners.index(last) + 1
+        names = frozenset(name for stage in owners[max(0, end - self.moving) : end] for name in stage.parameters)
+        return [Phase("cycled", self.loss, self.epochs, names)]
+
+    def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
+        """Misdirection of forget samples, and how far retain samples have strayed."""
+        astray = net.stage(memo["stage"], batch.forget.x).flatten(1)
+        held = net.stage(memo["stage"], batch.retain.x).flatten(1)
+        away = mse_loss(astray, memo["target"].expand_as(astray))
+        return away + self.retain_weight * mse_loss(held, memo["retain"][batch.retain.position])
+
+    def misdirected(self, model: nn.Module) -> Stage:
+        """The stage whose activations move.
+
+        Raises:
+            UnknownNameError: for a stage that the model lacks, or that has no parameters.
+            InputError: for a target that does not fit into a circuit's cube.
+        """
+        owners = [stage for stage in stages(model) if stage.parameters]
+        if self.stage is not None:
+            chosen = {stage.name: stage for stage in owners}.get(self.stage)
+            if chosen is None:
+                raise UnknownNameError("stage with parameters", self.stage, [stage.name for stage in owners])
+        else:
+            chosen = self._default(model, owners)
+        if self._length(chosen) > 1 and chosen.kind == "circuit":
+            raise InputError(
+                f"expected a length of at most 1 for a circuit's expectation values, got {self.length}; "
+                "beyond that the target leaves the cube [-1, 1] that they live in"
+            )
+        return chosen
+
+    def _default(self, model: nn.Module, owners: Sequence[Stage]) -> Stage:
+        def movable(stages: Sequence[Stage]) -> bool:
+            return any(model.get_parameter(name).requires_grad for stage in stages for name in stage.parameters)
+
+        for place, stage in enumerate(owners):
+            if stage.kind == "circuit" and movable(owners[max(0, place + 1 - self.moving) : place + 1]):
+                return stage
+        hidden = [stage for place, stage in enumerate(owners[:-1]) if movable(owners[: place + 1])]
+        return hidden[-1] if hidden else owners[-1]
+
+    def _length(self, stage: Stage) -> float:
+        if self.length is None:
+            return 1.0 if stage.kind == "circuit" else 2.0
+        return self.length
+
+
+@torch.no_grad()
+def _activations(net: Net, stage: str, x: Tensor) -> Tensor:
+    """What the stage hands on for samples ``(n, ...)``, in evaluation mode: ``(n, activations)``."""
+    with evaluating(net.module):
+        return torch.cat([net.stage(stage, rows).flatten(1) for rows in torch.split(x, CHUNK)])
