@@ -122,15 +122,18 @@ def gauss_newton_product(net: Net, x: Tensor) -> Product:
     """`gauss_newton` times a vector, without the matrix."""
     view = _reference(net)
 
-    def product(net: Net, leaves: Tensors, rows: Tensor, _: Tensor, vector: Tensor) -> Tensor:
-        logits = net(rows)
-        net.counts.gradient_evaluations += len(rows)  # one derivative along the vector, one back
-        tangent = _tangent(logits, leaves, vector)
-        shares = torch.softmax(logits, 1).detach()
-        weighted = shares * (tangent - (shares * tangent).sum(1, keepdim=True))
-        return _derivatives((logits * weighted).sum() / len(rows), leaves)
+    def product(vector: Tensor) -> Tensor:
+        def part(net: Net, leaves: Tensors, rows: Tensor, _: Tensor) -> Tensor:
+            logits = net(rows)
+            net.counts.gradient_evaluations += len(rows)  # one derivative along the vector, one back
+            tangent = _tangent(logits, leaves, vector)
+            shares = torch.softmax(logits, 1).detach()
+            weighted = shares * (tangent - (shares * tangent).sum(1, keepdim=True))
+            return _derivatives((logits * weighted).sum() / len(rows), leaves)
 
-    return lambda vector: _averaged(view, x, x, lambda *given: product(*given, vector))
+        return _averaged(view, x, x, part)
+
+    return product
 
 
 def hessian(net: Net, x: Tensor, y: Tensor, loss: SampleLoss = task_loss) -> Tensor:
@@ -152,12 +155,15 @@ def hessian_product(net: Net, x: Tensor, y: Tensor, loss: SampleLoss = task_loss
     """`hessian` times a vector, without the matrix."""
     view = _reference(net)
 
-    def product(net: Net, leaves: Tensors, rows: Tensor, labels: Tensor, vector: Tensor) -> Tensor:
-        slopes = _derivatives(loss(net, rows, labels), leaves, again=True)
-        _count_second(net, len(rows), 1)
-        return _derivatives((slopes * vector.to(slopes)).sum(), leaves)
+    def product(vector: Tensor) -> Tensor:
+        def part(net: Net, leaves: Tensors, rows: Tensor, labels: Tensor) -> Tensor:
+            slopes = _derivatives(loss(net, rows, labels), leaves, again=True)
+            _count_second(net, len(rows), 1)
+            return _derivatives((slopes * vector.to(slopes)).sum(), leaves)
 
-    return lambda vector: _averaged(view, x, y, lambda *given: product(*given, vector))
+        return _averaged(view, x, y, part)
+
+    return product
 
 
 class NegativeCurvatureError(NumericalError):
