@@ -12,6 +12,7 @@ from qunlearn.methods.base import GradientMethod, Method
 from qunlearn.methods.boundary_expand import BoundaryExpand
 from qunlearn.methods.boundary_shrink import BoundaryShrink
 from qunlearn.methods.certificate import Guarantee
+from qunlearn.methods.certified_removal import CertifiedRemoval
 from qunlearn.methods.cf_k import CFK
 from qunlearn.methods.eu_k import EUK
 from qunlearn.methods.fine_tune import FineTune
@@ -22,6 +23,7 @@ from qunlearn.methods.head_only import HeadOnly
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.influence import Influence
 from qunlearn.methods.jit import JiT
+from qunlearn.methods.kernel_downdate import KernelDowndate
 from qunlearn.methods.l1_sparse import L1Sparse
 from qunlearn.methods.lca import LCA
 from qunlearn.methods.neggrad_plus import NegGradPlus
@@ -35,6 +37,7 @@ from qunlearn.methods.retrain import Retrain
 from qunlearn.methods.rmu import RMU
 from qunlearn.methods.salun import SalUn
 from qunlearn.methods.scrub import Scrub
+from qunlearn.methods.sisa import Sisa
 from qunlearn.methods.ssd import SSD
 from qunlearn.methods.task import Record, Task, Unlearned, Work
 from qunlearn.methods.unlearn import unlearn
@@ -53,6 +56,7 @@ __all__ = [
     "BadTeacher",
     "BoundaryExpand",
     "BoundaryShrink",
+    "CertifiedRemoval",
     "FineTune",
     "FisherForgetting",
     "FisherPenalty",
@@ -62,6 +66,7 @@ __all__ = [
     "HeadOnly",
     "Influence",
     "JiT",
+    "KernelDowndate",
     "L1Sparse",
     "Method",
     "NegGradPlus",
@@ -73,6 +78,7 @@ __all__ = [
     "Retrain",
     "SalUn",
     "Scrub",
+    "Sisa",
     "Task",
     "Unlearned",
     "Work",

@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from qunlearn.errors import CorruptFileError
+from qunlearn.data import Dataset
+from qunlearn.errors import CorruptFileError, InputError
 from qunlearn.files import tensor_digest
 
 FORMAT = 1
@@ -59,3 +61,35 @@ class Trace:
 def _digest(tensors: dict[str, Tensor], said: dict[str, Any]) -> str:
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     return tensor_digest(arrays, json.dumps(said, sort_keys=True).encode())
+
+
+def trace_of(model: object, given: Trace | None, method: str) -> Trace:
+    """The trace that a model carries, or else the given one.
+
+    Raises:
+        InputError: where there is none, or one that another method recorded.
+    """
+    own = getattr(model, "trace", None)
+    trace = own if own is not None else given
+    if trace is None or trace.method != method:
+        got = "none" if trace is None else f"one of {trace.method}"
+        raise InputError(
+            f"expected a trace that {method} recorded, got {got}; train the original by "
+            f"methods.get({method!r}).train(model, data)"
+        )
+    return trace
+
+
+def check_trained(ids: Tensor, *sets: Dataset) -> None:
+    """Refuses sets that are not together the samples of the given ids ``(n,)``, which a training knew.
+
+    Raises:
+        InputError: says how many are which.
+    """
+    given = torch.cat([data.ids for data in sets]).cpu()
+    if not torch.equal(given.sort().values, ids.cpu().sort().values):
+        known = int(torch.isin(given, ids.cpu()).sum())
+        raise InputError(
+            f"expected the forget and retain sets to hold the {len(ids)} samples that the model was trained on and has "
+            f"not forgotten, under the same ids, got {len(given)} samples, {known} of them known; pass the sets whole"
+        )
