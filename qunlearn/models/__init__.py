@@ -5,6 +5,7 @@ from qunlearn.models.dropout import Dropout
 from qunlearn.models.encoders import DirectEncoder, ImageEncoder, PCAEncoder, PiTanh
 from qunlearn.models.ensemble import Ensemble
 from qunlearn.models.files import load_model, save_model
+from qunlearn.models.frozen_head import FrozenHead
 from qunlearn.models.hybrid import HybridClassifier, published_weights
 from qunlearn.models.initialise import reinitialise
 from qunlearn.models.kernel import QuantumKernelClassifier
@@ -15,6 +16,7 @@ __all__ = [
     "DirectEncoder",
     "Dropout",
     "Ensemble",
+    "FrozenHead",
     "HybridClassifier",
     "ImageEncoder",
     "PCAEncoder",

@@ -16,6 +16,7 @@ from qunlearn.quantum.layer import QuantumLayer
 
 READINGS = ("expectations", "probabilities")
 _SLACK = 1e-4  # by which rounding in float32 may lengthen a row
+_CHUNK = 4096  # samples that the circuit takes at once
 
 
 class FrozenHead(nn.Module):
@@ -37,8 +38,8 @@ class FrozenHead(nn.Module):
         head: ``Linear(features, classes)`` without bias, float64 whatever the circuit's type.
 
     Raises:
-        UnsupportedError: for a body that runs on a backend or with shots, whose features would differ from call to
-            call; and for probabilities of a classical twin or of a noisy circuit.
+        InputError: for a body that runs on a backend or with shots, whose features would differ from call to call;
+            and for probabilities of a classical twin or of a noisy circuit.
     """
 
     recipe: Any = None
@@ -69,19 +70,31 @@ class FrozenHead(nn.Module):
         return [n for n in range(self.circuit.qubits) if any(word[n] != "I" for word in self.circuit.observables)]
 
     def phi(self, x: Tensor | NDArray[Any]) -> Tensor:
-        """Features ``(batch, width)`` of samples ``(batch, ...)``, float64, no row longer than 1.
+        """Features ``(batch, width)`` of samples ``(batch, ...)``, float64, no row longer than 1."""
+        rows = self._read(x)
+        return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1.0)
+
+    @torch.no_grad()
+    def checked_phi(self, x: Tensor) -> Tensor:
+        """`phi` without derivatives, after making sure that rows are short because they are what they should be.
 
         Raises:
-            UnsupportedError: for rows that are longer by more than rounding: then something is not an expectation
-                value, and no bound would hold.
+            UnsupportedError: for rows that are longer than 1 by more than rounding: then something is not an
+                expectation value.
         """
-        entry = next(self.quantum.parameters())
-        encoded = self.encoder(torch.as_tensor(x, device=entry.device).to(entry.dtype))
-        rows = self._expectations(encoded) if self.features == "expectations" else self._probabilities(encoded)
+        rows = torch.cat([self._read(part) for part in torch.split(x, _CHUNK)])
         norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
         if not bool((norms <= 1 + _SLACK).all()):
-            raise UnsupportedError(f"expected features of norm 1 at most, got {float(norms.max()):.6g}")
+            raise UnsupportedError(
+                f"expected features of norm 1 at most, got {float(norms.max()):.6g}; check what the model runs as its "
+                "circuit"
+            )
         return rows / norms.clamp(min=1.0)
+
+    def _read(self, x: Tensor | NDArray[Any]) -> Tensor:
+        entry = next(self.quantum.parameters())
+        encoded = self.encoder(torch.as_tensor(x, device=entry.device).to(entry.dtype))
+        return self._expectations(encoded) if self.features == "expectations" else self._probabilities(encoded)
 
     def _expectations(self, encoded: Tensor) -> Tensor:
         values = self.quantum(encoded).double()
@@ -112,11 +125,11 @@ class FrozenHead(nn.Module):
         return cls(HybridClassifier.from_config(config["body"], dtype=dtype), config["features"])
 
 
-def check_body(body: HybridClassifier, features: str) -> None:
-    """Refuses a model whose circuit does not give the same features at every call; see `FrozenHead`.
+def check_body(body: nn.Module, features: str) -> HybridClassifier:
+    """The model, refused if its circuit does not give the same features at every call; see `FrozenHead`.
 
     Raises:
-        UnsupportedError: with the reason.
+        InputError: with the reason.
     """
     if not isinstance(body, HybridClassifier):
         raise InputError(
@@ -124,14 +137,14 @@ def check_body(body: HybridClassifier, features: str) -> None:
             "build one around your circuit"
         )
     layer = body.quantum
-    drawn = isinstance(layer, QuantumLayer) and (layer.backend is not None or layer._draws(layer.circuit))
-    if drawn:
-        raise UnsupportedError(
+    if isinstance(layer, QuantumLayer) and layer.backend is not None:
+        raise InputError(
             "expected a circuit that runs exactly, got one on a backend, with shots or by trajectories: its features "
             "would differ from call to call, and no bound on the gradient would hold"
         )
     if features == "probabilities" and not (isinstance(layer, QuantumLayer) and not layer.circuit.noisy):
-        raise UnsupportedError(
+        raise InputError(
             "expected a circuit without noise for outcome probabilities, got a classical twin or a noisy circuit; "
             "use features='expectations'"
         )
+    return body

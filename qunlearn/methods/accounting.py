@@ -1,0 +1,94 @@
+"""From a distance and Gaussian noise to (epsilon, delta), and back."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+
+from qunlearn.errors import InputError
+
+ORDERS = 1.0 + np.geomspace(1e-6, 1e9, 3001)  # of Renyi divergences
+
+
+def gaussian_delta(distance: float, sigma: float, epsilon: float) -> float:
+    r"""The least delta with which N(0, sigma^2 I) and the same moved by `distance` are (epsilon, delta)-close.
+
+    .. math:: \delta = \Phi(r/2 - \epsilon/r) - e^\epsilon\, \Phi(-r/2 - \epsilon/r), \qquad r = d / \sigma
+
+    Exact for every epsilon of at least 0, where the textbook's ``sigma = d sqrt(2 ln(1.25 / delta)) / epsilon`` holds
+    for epsilon below 1 alone.
+
+    Source: Balle and Wang 2018, arXiv 1805.06530, theorem 8.
+    """
+    from scipy.special import log_ndtr, ndtr
+
+    if distance == 0:
+        return 0.0
+    r = distance / sigma
+    return max(0.0, float(ndtr(r / 2 - epsilon / r) - np.exp(epsilon + log_ndtr(-r / 2 - epsilon / r))))
+
+
+def gaussian_epsilon(distance: float, sigma: float, delta: float) -> float:
+    """The least epsilon for which `gaussian_delta` is at most `delta`; inputs at least 0, sigma and delta above."""
+    from scipy.optimize import brentq
+    from scipy.special import ndtri
+
+    _check(delta)
+    if distance == 0 or gaussian_delta(distance, sigma, 0.0) <= delta:
+        return 0.0
+    r = distance / sigma
+    # P(privacy loss > epsilon) bounds delta from above: at this epsilon it is delta.
+    high = r * r / 2 + r * max(0.0, -float(ndtri(delta)))
+    return float(brentq(lambda e: gaussian_delta(distance, sigma, e) - delta, 0.0, high, xtol=1e-12, rtol=1e-12))
+
+
+def gaussian_sigma(distance: float, epsilon: float, delta: float) -> float:
+    """The least standard deviation for which a shift by `distance` is (epsilon, delta)-close; epsilon above 0."""
+    from scipy.optimize import brentq
+
+    _check(delta)
+    if distance == 0:
+        return 0.0
+
+    def surplus(log_sigma: float) -> float:
+        return gaussian_delta(1.0, math.exp(log_sigma), epsilon) - delta
+
+    return distance * math.exp(brentq(surplus, -60.0, 60.0, xtol=1e-13))
+
+
+def renyi_epsilon(rate: float, delta: float) -> float:
+    r"""The epsilon that Renyi divergences ``rate * alpha`` of every order alpha above 1 imply at `delta`.
+
+    Opacus converts: the least over alpha of ``rate alpha - (ln delta + ln alpha) / (alpha - 1) + ln(1 - 1 / alpha)``.
+
+    Source: Balle et al. 2020, arXiv 1905.09982, theorem 21 (the conversion).
+    """
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
+    _check(delta)
+    if rate == 0:
+        return 0.0
+    with warnings.catch_warnings():
+        # That the best order is the outermost one: the bound holds all the same, and is far from any use there.
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        epsilon, _ = get_privacy_spent(orders=ORDERS, rdp=rate * ORDERS, delta=delta)
+    return max(0.0, float(epsilon))
+
+
+def renyi_rate(epsilon: float, delta: float) -> float:
+    """The largest rate for which `renyi_epsilon` is at most `epsilon`, which is above 0."""
+    from scipy.optimize import brentq
+
+    def surplus(log_rate: float) -> float:
+        return renyi_epsilon(math.exp(log_rate), delta) - epsilon
+
+    low = -40.0
+    found = float(brentq(surplus, low, math.log(epsilon + 1.0), xtol=1e-12))
+    return math.exp(found - 1e-9)  # on the safe side of the root's rounding
+
+
+def _check(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise InputError(f"expected delta above 0 and below 1, got {delta}")
