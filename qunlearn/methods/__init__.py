@@ -7,11 +7,13 @@ True
 
 from qunlearn.methods.adaprob import AdaProb
 from qunlearn.methods.adv_uniform import AdvUniform
+from qunlearn.methods.amnesiac import Amnesiac
 from qunlearn.methods.bad_teacher import BadTeacher
 from qunlearn.methods.base import GradientMethod, Method
 from qunlearn.methods.boundary_expand import BoundaryExpand
 from qunlearn.methods.boundary_shrink import BoundaryShrink
 from qunlearn.methods.certificate import Guarantee
+from qunlearn.methods.certified_newton import CertifiedNewton
 from qunlearn.methods.certified_removal import CertifiedRemoval
 from qunlearn.methods.cf_k import CFK
 from qunlearn.methods.eu_k import EUK
@@ -25,6 +27,7 @@ from qunlearn.methods.influence import Influence
 from qunlearn.methods.jit import JiT
 from qunlearn.methods.kernel_downdate import KernelDowndate
 from qunlearn.methods.l1_sparse import L1Sparse
+from qunlearn.methods.langevin import Langevin
 from qunlearn.methods.lca import LCA
 from qunlearn.methods.neggrad_plus import NegGradPlus
 from qunlearn.methods.noisy_fine_tune import NoisyFineTune
@@ -53,9 +56,11 @@ __all__ = [
     "UNSIR",
     "AdaProb",
     "AdvUniform",
+    "Amnesiac",
     "BadTeacher",
     "BoundaryExpand",
     "BoundaryShrink",
+    "CertifiedNewton",
     "CertifiedRemoval",
     "FineTune",
     "FisherForgetting",
@@ -68,6 +73,7 @@ __all__ = [
     "JiT",
     "KernelDowndate",
     "L1Sparse",
+    "Langevin",
     "Method",
     "NegGradPlus",
     "NoUnlearning",

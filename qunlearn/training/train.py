@@ -116,6 +116,7 @@ def fit_all(
     seeds: Sequence[int],
     progress: Progress | None = None,
     rows: Tensor | None = None,
+    phase: Phase | None = None,
 ) -> list[Trained | NumericalError]:
     """`fit` for several models of one architecture, a seed each; where one diverges, the error stands in its place.
 
@@ -131,13 +132,16 @@ def fit_all(
         progress: called after every epoch.
         rows: int64 ``(models, n)``: the positions in `data` of the samples that each model learns from, where they
             differ; all if None.
+        phase: what is descended, where it is not `supervised`.
     """
     check_alike(models, seeds)
     data = as_dataset(data, "training set")[0]
     if len(models) > 1 and obstacle(models[0]):
         parts = [data] * len(models) if rows is None else [data.select(row) for row in rows]
         each = zip(models, parts, seeds, strict=True)
-        return [fit_all([m], part, validation, recipe, seeds=[s], progress=progress)[0] for m, part, s in each]
+        return [
+            fit_all([m], part, validation, recipe, seeds=[s], progress=progress, phase=phase)[0] for m, part, s in each
+        ]
     models = [copy.deepcopy(model) for model in models]
     data = matched(data, models[0])
     validation = None if validation is None else matched(as_dataset(validation, "validation set")[0], models[0])
@@ -152,7 +156,7 @@ def fit_all(
     with shown(progress, "training") as report:
         outcomes = run_phases(
             [Net(model) for model in models],
-            [Phase("retain", supervised, recipe.epochs)],
+            [phase or Phase("retain", supervised, recipe.epochs)],
             forget=no_samples(samples),
             retain=samples,
             recipe=recipe,
