@@ -45,18 +45,18 @@ class Logistic:
     def gradient(self, w: Array) -> Array:
         """``(d,)`` at w."""
         slopes = -self.signs * _sigmoid(-self.signs * (self.x @ w))
-        return cast(Array, self.x.T @ slopes + len(self.x) * self.ridge * w + self.perturbation)
+        return self.x.T @ slopes + len(self.x) * self.ridge * w + self.perturbation
 
     def hessian(self, w: Array) -> Array:
         """``(d, d)`` at w, no eigenvalue below ``n * ridge``."""
         p = _sigmoid(self.x @ w)
         matrix = (self.x.T * (p * (1 - p))) @ self.x
-        return cast(Array, matrix + len(self.x) * self.ridge * np.eye(self.x.shape[1]))
+        return matrix + len(self.x) * self.ridge * np.eye(self.x.shape[1])
 
     def bend(self, w: Array, step: Array) -> Array:
         """The derivative ``(d, d)`` of the Hessian at w along a step."""
         p = _sigmoid(self.x @ w)
-        return cast(Array, (self.x.T * (p * (1 - p) * (1 - 2 * p) * (self.x @ step))) @ self.x)
+        return (self.x.T * (p * (1 - p) * (1 - 2 * p) * (self.x @ step))) @ self.x
 
     def solve(self, tolerance: float, start: Array | None = None) -> tuple[Array, float]:
         """The optimum, and the norm of the gradient there, at most `tolerance`.

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from qunlearn.errors import CorruptFileError, InputError, QunlearnError, UnsupportedError
 from qunlearn.files import sha256, write_bytes
 from qunlearn.models.ensemble import Ensemble
+from qunlearn.models.frozen_head import FrozenHead
 from qunlearn.models.hybrid import HybridClassifier
 from qunlearn.models.kernel import QuantumKernelClassifier
 
 FORMAT = 1
 # Each gives `config()` and takes it back by `from_config(config, dtype=)`.
 REBUILDABLE: dict[str, Any] = {
+    "FrozenHead": FrozenHead,
     "HybridClassifier": HybridClassifier,
     "QuantumKernelClassifier": QuantumKernelClassifier,
 }

@@ -72,7 +72,7 @@ class FrozenHead(nn.Module):
     def phi(self, x: Tensor | NDArray[Any]) -> Tensor:
         """Features ``(batch, width)`` of samples ``(batch, ...)``, float64, no row longer than 1."""
         rows = self._read(x)
-        return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1.0)
+        return cast(Tensor, rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=1.0))
 
     @torch.no_grad()
     def checked_phi(self, x: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class FrozenHead(nn.Module):
                 f"expected features of norm 1 at most, got {float(norms.max()):.6g}; check what the model runs as its "
                 "circuit"
             )
-        return rows / norms.clamp(min=1.0)
+        return cast(Tensor, rows / norms.clamp(min=1.0))
 
     def _read(self, x: Tensor | NDArray[Any]) -> Tensor:
         entry = next(self.quantum.parameters())
