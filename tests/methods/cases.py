@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from qunlearn.data import Dataset
-from qunlearn.methods import Task
+from qunlearn.methods import GradientMethod, Method, Task, available, get
 from qunlearn.models import HybridClassifier
 from qunlearn.quantum import load_circuit
 from qunlearn.training import Recipe
@@ -31,6 +34,34 @@ def make_task(*, seed: int = 0, forget_class: int | None = None, retain: int = 3
     return Task(
         data.select(gone.nonzero().flatten()), data.select((~gone).nonzero().flatten()), validation, recipe=recipe
     )
+
+
+# What makes a method quick, beside few epochs.
+QUICK: dict[str, dict[str, Any]] = {"sisa": {"shards": 2, "slices": 2}}
+CLASSES_ONLY = frozenset({"unsir"})  # methods that serve requests to delete whole classes alone
+HYBRID_ONLY = frozenset({"certified-removal", "kernel-downdate"})  # their originals are made of a hybrid model's parts
+
+
+def quick(name: str, **settings: Any) -> Method:
+    """The method, with few epochs where it has epochs."""
+    if issubclass(available()[name], GradientMethod):
+        settings.setdefault("epochs", 2)
+    return get({"name": name, **QUICK.get(name, {}), **settings})
+
+
+def task_for(name: str, **settings: Any) -> Task:
+    """`make_task` with a request that the method serves."""
+    return make_task(**({"forget_class": 1} if name in CLASSES_ONLY else {}), **settings)
+
+
+def original_for(method: Method, model: nn.Module, task: Task) -> tuple[nn.Module, Task]:
+    """What the method unlearns from: the model, or an original made of it by the method's own training."""
+    if not method.trains:
+        return model, task
+    x, y, ids = (torch.cat([getattr(task.forget, k), getattr(task.retain, k)]) for k in ("x", "y", "ids"))
+    recipe = dataclasses.replace(task.recipe or Recipe(), epochs=2)
+    original: Any = method.train(model, Dataset(x, y, ids), validation=task.validation, recipe=recipe, seed=0)
+    return original, dataclasses.replace(task, trace=original.trace)
 
 
 def plain_model(seed: int = 0, classes: int = 3) -> nn.Sequential:

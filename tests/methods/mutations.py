@@ -17,7 +17,8 @@ KINDS = ("none", "fine-tune", "sign")
 def pairs() -> list[tuple[str, str]]:
     """Every (method, kind) that changes something."""
     same = {("none", "none"), ("fine-tune", "fine-tune")}
-    signless = {("none", "sign"), ("retrain", "sign")}  # no loss of their own
+    closed = {name for name, cls in available().items() if not issubclass(cls, GradientMethod)}  # no loss of their own
+    signless = {(name, "sign") for name in closed}
     return [(name, kind) for name in available() for kind in KINDS if (name, kind) not in same | signless]
 
 

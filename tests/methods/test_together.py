@@ -24,7 +24,7 @@ from qunlearn.training.loop import DivergedError
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch, Memo, Phase
 from qunlearn.training.replicas import obstacle
-from tests.methods.cases import blobs, hybrid_model, make_task, plain_model
+from tests.methods.cases import blobs, hybrid_model, make_task, original_for, plain_model, task_for
 from tests.training.cases import norm_model
 
 SEEDS = (3, 0, 8)
@@ -39,6 +39,10 @@ SETTINGS: list[dict[str, Any]] = [
     {"name": "random-label", "exclude_true": False, "redraw": False},
     {"name": "adaprob", "start_from": "dirichlet", "weights": "entropy"},
     {"name": "adaprob", "start_from": "confusion"},
+    {"name": "npo", "variant": "simnpo"},
+    {"name": "boundary-shrink", "retain_weight": 1.0},
+    {"name": "boundary-expand", "retain_weight": 1.0},
+    {"name": "head-only", "retain": "teacher"},
 ]
 
 
@@ -117,10 +121,12 @@ def assert_same(found: Unlearned | NumericalError, wanted: Unlearned | Numerical
 
 
 def compare(settings: dict[str, Any], make: Callable[[int], nn.Module], task: Task, **extra: Any) -> None:
-    models = [make(seed) for seed in SEEDS]
+    method = quick(settings, **extra)
+    originals = [original_for(method, make(seed), task) for seed in SEEDS]
+    models, task = [model for model, _ in originals], originals[0][1]
     assert obstacle(models[0]) is None
     before = [fingerprint(model) for model in models]
-    together, alone = both(quick(settings, **extra), models, task)
+    together, alone = both(method, models, task)
     assert [fingerprint(model) for model in models] == before
     for found, wanted in zip(together, alone, strict=True):
         assert_same(found, wanted)
@@ -131,7 +137,8 @@ def compare(settings: dict[str, Any], make: Callable[[int], nn.Module], task: Ta
 def test_every_gradient_method_gives_the_same_together_and_alone(
     settings: dict[str, Any], make: Callable[[int], nn.Module]
 ) -> None:
-    task = make_task() if "rewind" in settings else dataclasses.replace(make_task(), validation=None)
+    task = task_for(settings["name"])
+    task = task if "rewind" in settings else dataclasses.replace(task, validation=None)
     compare(settings, make, decaying(task))
 
 
