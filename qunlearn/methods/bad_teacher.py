@@ -42,6 +42,7 @@ class BadTeacher(GradientMethod):
     """
 
     name: ClassVar[str] = "bad-teacher"
+    epochs: int = hyper(10, "passes over the forget set and a share of the retain set", low=1)
     retain_share: float = hyper(0.3, "share of the retain set in a pass, 0 to 1", low=0, high=1, search=[0.3, 0.6, 1.0])
     temperature: float = hyper(1.0, "T, softens the probabilities", low=0.01, search=(0.5, 4.0))
 

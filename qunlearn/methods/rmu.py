@@ -38,15 +38,16 @@ class RMU(GradientMethod):
 
     Knowledge stays recoverable: relearning and probes find it (the sources say so as well).
 
-    Source: Li et al. 2024, arXiv 2403.03218 (WMDP), for language models; u and c as in open-unlearning. The stage and
-    the limit of c for a circuit are adaptations.
+    Source: Li et al. 2024, arXiv 2403.03218 (WMDP), for language models; u as in open-unlearning, whose c is a
+    fixed number for one model. The stage and the default c are adaptations.
     """
 
     name: ClassVar[str] = "rmu"
+    epochs: int = hyper(10, "passes over the retain set", low=1)
     stage: str | None = hyper(None, "name of the stage whose activations move; none is the circuit")
     moving: int = hyper(3, "how many stages with parameters move, the misdirected one last", low=1)
     length: float | None = hyper(
-        None, "c, length of the target; none is 1 at a circuit and 2 elsewhere", low=0, search=[None, 0.5, 0.75, 1.0]
+        None, "c, length of the target; none is 1 at a circuit, elsewhere the mean length of retain activations", low=0
     )
     retain_weight: float = hyper(1.0, "alpha, weight of holding the retain activations", low=0, search=(0.1, 100.0))
 
@@ -59,7 +60,10 @@ class RMU(GradientMethod):
         stage = self.misdirected(net.module)
         retain = _activations(net, stage.name, task.retain.x)
         drawn = torch.rand(retain.shape[1], generator=generator, dtype=torch.float64).to(retain)
-        return {"target": self._length(stage) * drawn / drawn.norm(), "retain": retain, "stage": stage.name}
+        length = retain.norm(dim=1).mean() if self.length is None else torch.tensor(self.length).to(retain)
+        if self.length is None and stage.kind == "circuit":
+            length = torch.ones_like(length)
+        return {"target": length * drawn / drawn.norm(), "retain": retain, "stage": stage.name}
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
         """Both terms at every step, the stages up to the misdirected one moving."""
@@ -90,7 +94,7 @@ class RMU(GradientMethod):
                 raise UnknownNameError("stage with parameters", self.stage, [stage.name for stage in owners])
         else:
             chosen = self._default(model, owners)
-        if self._length(chosen) > 1 and chosen.kind == "circuit":
+        if self.length is not None and self.length > 1 and chosen.kind == "circuit":
             raise InputError(
                 f"expected a length of at most 1 for a circuit's expectation values, got {self.length}; "
                 "beyond that the target leaves the cube [-1, 1] that they live in"
@@ -106,11 +110,6 @@ class RMU(GradientMethod):
                 return stage
         hidden = [stage for place, stage in enumerate(owners[:-1]) if movable(owners[: place + 1])]
         return hidden[-1] if hidden else owners[-1]
-
-    def _length(self, stage: Stage) -> float:
-        if self.length is None:
-            return 1.0 if stage.kind == "circuit" else 2.0
-        return self.length
 
 
 @torch.no_grad()

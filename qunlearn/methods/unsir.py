@@ -38,24 +38,24 @@ class UNSIR(GradientMethod):
     Forget samples are never looked at: their class is all that is asked. Each deleted class has a batch of noise,
     learned by Adam against the frozen original, under its own label (in the released notebook all noise takes the
     label of the last class). A round is an impair pass and a repair pass, each over a share of the retain set drawn
-    anew; the source takes one round, and so small a data set may need several. Impairing takes `impair_rate` times the
-    learning rate, with a fresh optimizer, as in the source.
+    anew; the source takes one round over a fifth of a large set, which is too little for a small one. Impairing takes
+    `impair_rate` times the learning rate, with a fresh optimizer, as in the source.
 
     The noise is what the encoder takes. Angles that a circuit reads as they are: uniform on (-pi, pi], without the
-    norm term (the inputs lie on a torus). Amplitudes: of length 1, renormalised after every step, likewise without.
-    Anything else: Gaussian with the mean and the standard deviation of the retain inputs, the norm taken in that unit
-    (for inputs of unit variance, the source's).
+    norm term (the inputs lie on a torus). Amplitudes: directions, of length 1, likewise without. Anything else:
+    Gaussian around the mean retain sample with the retain inputs' standard deviation, the norm and the step taken in
+    that unit (for standardised inputs, as in the source).
 
     Source: Tarun et al. 2023, arXiv 2111.08947, and the authors' notebook.
     """
 
     name: ClassVar[str] = "unsir"
-    epochs: int = hyper(3, "rounds of an impair and a repair pass", low=1)
-    retain_share: float = hyper(0.5, "share of the retain set in a pass, 0 to 1", low=0, high=1, search=[0.2, 0.5, 1.0])
+    epochs: int = hyper(5, "rounds of an impair and a repair pass", low=1)
+    retain_share: float = hyper(1.0, "share of the retain set in a pass, 0 to 1", low=0, high=1, search=[0.2, 0.5, 1.0])
     impair_rate: float = hyper(2.0, "learning rate of impair passes, times that of repair passes", low=0)
     noise_samples: int = hyper(32, "noise samples for each class that goes", low=1)
     noise_steps: int = hyper(40, "steps that learn the noise", low=0)
-    noise_rate: float = hyper(0.1, "learning rate of the noise, in the unit of the inputs", low=0)
+    noise_rate: float = hyper(0.1, "learning rate of the noise, in radians or standard deviations", low=0)
     noise_weight: float = hyper(0.1, "lambda, weight of the norm term", low=0)
     noise_share: float = hyper(0.5, "noise samples a retain sample while impairing", low=0, search=(0.1, 2.0))
 
@@ -77,24 +77,20 @@ class UNSIR(GradientMethod):
         return {"noise": self.learned(net, task.retain.x, labels, generator), "labels": labels}
 
     def learned(self, net: Net, like: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise ``(labels, ...)`` whose cross entropy under its labels the model finds high."""
+        """Noise ``(labels, ...)``, for inputs like ``(n, ...)``, whose cross entropy the model finds high."""
         kind = kind_of_inputs(net.module)
-        centre, spread = like.mean(), like.std()
-        noise = first_noise(kind, like, len(labels), generator)
+        raw = drawn(kind, like, len(labels), generator)
+        weight = self.noise_weight if kind == "features" else 0.0
 
-        def loss(view: Net, x: Tensor) -> Tensor:
-            low = -cross_entropy(view(x), labels)
-            if kind != "features":
-                return low
-            return low + self.noise_weight * ((x - centre) / spread).square().flatten(1).sum(1).mean()
+        def loss(view: Net, raw: Tensor) -> Tensor:
+            entropy = cross_entropy(view(placed(kind, raw, like)), labels)
+            return weight * raw.square().flatten(1).sum(1).mean() - entropy
 
-        adam = Adam([noise], learning_rate=self.noise_rate, weight_decay=0.0)
+        adam = Adam([raw], learning_rate=self.noise_rate, weight_decay=0.0)
         with evaluating(net.module):
             for _ in range(self.noise_steps):
-                adam.step([net.input_gradient(loss, noise)])
-                if kind == "directions":
-                    noise /= lengths(noise)
-        return noise
+                adam.step([net.input_gradient(loss, raw)])
+        return placed(kind, raw, like)
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
         """Impair and repair in turn."""
@@ -117,16 +113,18 @@ def kind_of_inputs(model: nn.Module) -> Kind:
     return "features"
 
 
-def first_noise(kind: Kind, like: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Noise ``(number, ...)`` to begin with, for samples like those of ``(n, ...)``."""
+def drawn(kind: Kind, like: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """What noise starts from, ``(number, ...)``: angles uniform on (-pi, pi], anything else standard normal."""
     shape = (number, *like.shape[1:])
     if kind == "angles":
-        turns = torch.rand(shape, generator=generator, dtype=torch.float64)
-        return (math.pi * (1 - 2 * turns)).to(like)  # (-pi, pi]
-    drawn = torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
-    return drawn / lengths(drawn) if kind == "directions" else like.mean() + like.std() * drawn
+        return (math.pi * (1 - 2 * torch.rand(shape, generator=generator, dtype=torch.float64))).to(like)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
 
 
-def lengths(x: Tensor) -> Tensor:
-    """The L2 norm of every sample of ``(n, ...)``, of a shape that divides them."""
-    return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.dim() - 1))
+def placed(kind: Kind, raw: Tensor, like: Tensor) -> Tensor:
+    """Inputs of a model ``(number, ...)`` made of raw noise, where its own are like ``(n, ...)``."""
+    if kind == "angles":
+        return raw
+    if kind == "directions":
+        return raw / raw.flatten(1).norm(dim=1).view(-1, *[1] * (raw.dim() - 1))
+    return like.mean(0) + like.var(0, correction=0).mean().sqrt() * raw
