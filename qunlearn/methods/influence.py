@@ -41,13 +41,13 @@ class Influence(Method):
     """
 
     name: ClassVar[str] = "influence"
-    damping: float = hyper(0.01, "lambda, added to the curvature", low=0, search=(1e-4, 1.0))
-    strength: float = hyper(1.0, "s, multiple of the step", low=0, search=(0.1, 10.0))
+    damping: float = hyper(0.001, "lambda, added to the curvature", low=0, search=(1e-4, 0.1))
+    strength: float = hyper(1.0, "s, multiple of the step", low=0, search=(0.3, 3.0))
     step: Literal["influence", "newton"] = hyper(
         "influence", "from the forget samples' pull, or down the retain loss", choices=("influence", "newton")
     )
     matrix: Literal["hessian", "gauss-newton"] = hyper(
-        "hessian", "which curvature", choices=("hessian", "gauss-newton")
+        "hessian", "which curvature", choices=("hessian", "gauss-newton"), search=["hessian", "gauss-newton"]
     )
     exact_up_to: int = hyper(1000, "parameters up to which the matrix is formed", low=0)
     tolerance: float = hyper(1e-6, "of conjugate gradients, relative", low=0)

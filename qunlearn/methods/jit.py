@@ -43,7 +43,9 @@ class JiT(GradientMethod):
         0.5, "standard deviation of the disturbance, in units of the inputs", low=0, search=(0.01, 1.0)
     )
     draws: int = hyper(25, "N: disturbances of each sample in a step", low=1)
-    variant: Literal["paper", "released"] = hyper("paper", "whose form", choices=("paper", "released"))
+    variant: Literal["paper", "released"] = hyper(
+        "paper", "whose form", choices=("paper", "released"), search=["paper", "released"]
+    )
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
         """Descent on the forget set."""

@@ -33,7 +33,9 @@ class SSD(Method):
 
     D is the forget set with the retain set, r is 0. Importances are taken sample by sample, as the paper has them; the
     released code squares the gradients of batch means instead (``importance="batches"``), so that they depend on the
-    batch size. ``importance="label-free"`` is LFSSD: ``I_j = mean_i |d_j ||f(x_i)||^2|``, without labels.
+    batch size. ``importance="label-free"`` is LFSSD: ``I_j = mean_i |d_j ||f(x_i)||^2|``, without labels. Sample by
+    sample ``I(D_f) <= (n / n_f) I(D)``: an alpha of n / n_f or more chooses nothing. The paper's 10, meant for batches,
+    does nothing for one of ten classes; the default is 5.
 
     An angle and the same angle one period on are one gate, and halving both is not the same: the difference of an
     angle to its reference is wrapped to half a period before it is dampened. The reference is 0 (a gate that does
@@ -44,8 +46,8 @@ class SSD(Method):
     """
 
     name: ClassVar[str] = "ssd"
-    alpha: float = hyper(10.0, "how many times more they must matter to be chosen", low=0, search=(1.0, 100.0))
-    strength: float = hyper(1.0, "lambda: what is left where importances are equal", low=0, search=(0.1, 1.0))
+    alpha: float = hyper(5.0, "how many times more they must matter to be chosen", low=0, search=(1.0, 10.0))
+    strength: float = hyper(1.0, "lambda: what is left where importances are equal", low=0, search=(0.05, 1.0))
     importance: Literal["fisher", "batches", "label-free"] = hyper(
         "fisher", "sample by sample, of batch means, or without labels", choices=("fisher", "batches", "label-free")
     )
@@ -128,6 +130,6 @@ def _joined(*parts: Dataset) -> tuple[Tensor, Tensor]:
 def _count(chosen: Tensors, periods: Tensors) -> str:
     number = sum(int(where.sum()) for where in chosen.values())
     angles = sum(int(where.sum()) for name, where in chosen.items() if name in periods)
-    return (
-        f"{number} of {sum(where.numel() for where in chosen.values())} parameters dampened, {angles} of them angles."
-    )
+    total = sum(where.numel() for where in chosen.values())
+    advice = "" if number else " Lower alpha; sample by sample, one of n / n_f or more never chooses any."
+    return f"{number} of {total} parameters dampened, {angles} of them angles.{advice}"
