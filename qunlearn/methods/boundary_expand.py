@@ -34,7 +34,8 @@ class BoundaryExpand(GradientMethod):
     h is the input of the last linear layer; w and b are drawn as a linear layer's first weights are, and move like
     all others. While the loop measures a model, and in the model that comes back, the output is gone. It sees no
     retain sample, as in the source; a `retain_weight` above 0 adds their cross entropy over all K + 1 outputs, one
-    pass over the retain set an epoch.
+    pass over the retain set an epoch. Once the extra output has taken all forget samples, nothing pushes their class
+    below the others any more, so that it may rank first again when the output is gone: more epochs are not better.
 
     Source: Chen et al. 2023 (CVPR), arXiv 2303.11570.
     """
