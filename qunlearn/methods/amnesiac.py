@@ -101,8 +101,8 @@ class Amnesiac(GradientMethod):
         parameters = _moving(model)
         moved = trace.tensors["deltas"][_touched(trace, task.forget)].double().sum(0)
         with torch.no_grad():
-            for parameter, part in zip(parameters, moved.split([p.numel() for p in parameters]), strict=True):
-                parameter -= part.view_as(parameter).to(parameter)
+            for parameter, part in zip(parameters, torch.split(moved, [p.numel() for p in parameters]), strict=True):
+                parameter.sub_(part.view_as(parameter).to(parameter))
         return model
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -76,7 +76,7 @@ class Sisa(Method):
         member = model.members[0] if isinstance(model, Ensemble) else model
         facts = {"seed": seed, "shards": self.shards, "slices": self.slices, "recipe": recipe.to_dict()}
         plan = _Plan.of(Trace(self.name, facts=facts))
-        drawn = [reinitialise(cast(nn.Module, member), plan.seeds(s).integer("initialise")) for s in range(self.shards)]
+        drawn = [reinitialise(member, plan.seeds(s).integer("initialise")) for s in range(self.shards)]
         data = matched(data, drawn[0])
         with torch.random.fork_rng(devices=[]):
             grown = plan.grow(dict.fromkeys(range(self.shards), 0), drawn, data, {}, progress)

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from qunlearn.errors import InputError, UnknownNameError, UnsupportedError
@@ -26,7 +26,7 @@ ROWS = 2048  # samples of a block at most: its overlaps take 64 MiB
 class StateLayer(QuantumLayer):
     """A circuit whose output is its final state, complex ``(batch, 2**qubits)``, wire 0 most significant."""
 
-    def forward(self, x: Tensor | NDArray[Any]) -> Tensor:
+    def forward(self, x: Tensor | ArrayLike) -> Tensor:
         """States of features ``(batch, features)``."""
         if self.backend is not None:
             raise UnsupportedError(
@@ -218,7 +218,7 @@ class QuantumKernelClassifier(nn.Module):
         for block in self._blocks(self.support):
             values = values + _fidelities(states, self._states(block)) @ self.alpha[start : start + len(block)]
             start += len(block)
-        return values
+        return cast(Tensor, values)
 
     def unfit(self) -> None:
         """Forgets all samples."""

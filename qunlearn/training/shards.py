@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qunlearn.data import Dataset
@@ -36,12 +37,13 @@ def places(ids: Tensor, shards: int, slices: int, seed: int) -> tuple[Tensor, Te
     return torch.from_numpy(shard.astype(np.int64)), torch.from_numpy((rest % np.uint64(slices)).astype(np.int64))
 
 
-def _mixed(words: np.ndarray) -> np.ndarray:
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):
         words = words + np.uint64(0x9E3779B97F4A7C15)
         words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return words ^ (words >> np.uint64(31))
+        mixed: NDArray[np.uint64] = words ^ (words >> np.uint64(31))
+    return mixed
 
 
 @dataclass(frozen=True)
