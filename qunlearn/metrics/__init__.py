@@ -4,10 +4,28 @@
 """
 
 from qunlearn.metrics.accuracy import accuracy
+from qunlearn.metrics.attacks import (
+    TrainedAttack,
+    membership_scores,
+    modified_entropy,
+    sample_entropy,
+    sample_loss,
+    trained_attack,
+)
 from qunlearn.metrics.composite import gap, tug_of_war, uqi
-from qunlearn.metrics.distance import circular_difference, state_fidelity, weight_distance
+from qunlearn.metrics.curve import Curve, attack_curve
+from qunlearn.metrics.distance import (
+    activation_distance_l1,
+    activation_distance_l2,
+    circular_difference,
+    layer_distance,
+    state_fidelity,
+    weight_distance,
+)
 from qunlearn.metrics.divergence import agreement, js, js_by_sample, js_published, kl, kl_published, misaligned
 from qunlearn.metrics.entropy import prediction_entropy
+from qunlearn.metrics.forgetting_quality import Population, Quality, forgetting_quality, null_quality
+from qunlearn.metrics.lira import Shadows, lira_attack, lira_scores, phi
 from qunlearn.metrics.membership import (
     calibrated_membership_auc,
     class_weights,
@@ -16,7 +34,17 @@ from qunlearn.metrics.membership import (
     membership_auc_published,
     weighted_auc,
 )
+from qunlearn.metrics.ranking import Paired, Ranking, holm, paired_difference, rank
 from qunlearn.metrics.registry import METRICS, Metric, metric
+from qunlearn.metrics.residue import (
+    Confusion,
+    Separation,
+    information_difference,
+    interclass_confusion,
+    ks_statistic,
+    zrf,
+)
+from qunlearn.metrics.roc import Rate, auc, auc_interval, balanced_accuracy, tpr_at_fpr
 from qunlearn.metrics.statistics import (
     Bounds,
     Interval,
@@ -32,18 +60,38 @@ from qunlearn.metrics.statistics import (
 __all__ = [
     "METRICS",
     "Bounds",
+    "Confusion",
+    "Curve",
     "Interval",
     "Metric",
+    "Paired",
+    "Population",
     "PredictionInterval",
+    "Quality",
+    "Ranking",
+    "Rate",
+    "Separation",
+    "Shadows",
+    "TrainedAttack",
     "accuracy",
+    "activation_distance_l1",
+    "activation_distance_l2",
     "agreement",
+    "attack_curve",
+    "auc",
+    "auc_interval",
+    "balanced_accuracy",
     "calibrated_membership_auc",
     "centred_bootstrap",
     "circular_difference",
     "class_weights",
     "confidence",
+    "forgetting_quality",
     "gap",
     "hierarchical_bootstrap",
+    "holm",
+    "information_difference",
+    "interclass_confusion",
     "interval",
     "js",
     "js_by_sample",
@@ -51,16 +99,31 @@ __all__ = [
     "kendall_tau",
     "kl",
     "kl_published",
+    "ks_statistic",
+    "layer_distance",
+    "lira_attack",
+    "lira_scores",
     "membership_auc",
     "membership_auc_published",
+    "membership_scores",
     "metric",
     "misaligned",
+    "modified_entropy",
+    "null_quality",
+    "paired_difference",
+    "phi",
     "prediction_entropy",
     "prediction_interval",
+    "rank",
+    "sample_entropy",
+    "sample_loss",
     "share_interval",
     "state_fidelity",
+    "tpr_at_fpr",
+    "trained_attack",
     "tug_of_war",
     "uqi",
     "weight_distance",
     "weighted_auc",
+    "zrf",
 ]
