@@ -104,7 +104,7 @@ def report(folder: Folder) -> None:
 
 @app.command(name="list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, circuits, datasets, metrics, engines or backends")],
+    kind: Annotated[str, typer.Argument(help="methods, circuits, datasets, metrics, engines, backends or audits")],
     as_json: AsJson = False,
 ) -> None:
     """List what there is to use."""
@@ -290,16 +290,20 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
     from qunlearn.study.estimate import estimate
     from qunlearn.study.plan import make_plan
     from qunlearn.study.progress import duration
-    from qunlearn.study.runner import default_workers
+    from qunlearn.study.runner import default_workers, left_out
     from qunlearn.study.task import units_of
 
     plan, workers = make_plan(config), workers or default_workers(config)
     cost = estimate(plan)
     rows = []
-    kinds = {"original": "original models", "retrained": "retrained models", "tuning": "tuning", "trial": "trials"}
+    kinds = {
+        "original": "original models", "retrained": "retrained models", "tuning": "tuning", "trial": "trials",
+        "shadow": "blocks of shadow models", "population": "blocks of populations", "ranking": "rankings",
+        "audit": "audits",
+    }  # fmt: skip
     for kind, title in kinds.items():
         keys = [task.key for task in plan.of(kind)]
-        if not keys and kind == "tuning":
+        if not keys and kind not in ("original", "retrained", "trial"):
             continue
         gradients = sum(cost.gradient_evaluations[key] for key in keys)
         rows.append([title, str(len(keys)), f"{gradients:,.0f}", duration(sum(cost.seconds[key] for key in keys))])
@@ -307,6 +311,8 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
     gradients = sum(cost.gradient_evaluations.values())
     last = f"{duration(cost.wall(units, workers))} on {workers} worker{'s' if workers > 1 else ''}"
     rows.append(["in all", str(len(plan.tasks)), f"{gradients:,.0f}", last])
+    for sentence in left_out(plan):
+        typer.echo(sentence)
     _print_table(f"{config.name} (nothing was started)", ["", "number", "gradient evaluations", "time"], rows)
     if config.settings.model.factory is not None:
         typer.echo(f"Code of yours that will run: {config.settings.model.factory}")

@@ -10,10 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from qunlearn.study.task import CORRUPTION
+
 PATTERNS = Literal["none", "linear", "reverse-linear", "ring", "all", "star", "pairs"]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Strength = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -39,6 +42,27 @@ class DataConfig(Section):
     original_trains_on: Literal["auto", "train", "subset-retain"] = Field(
         "auto", description="published protocol: what trains the original; by itself as the paper did"
     )
+    label_flips: Share = Field(0.0, description="share of the training samples that get a wrong label")
+    feature_noise: Share = Field(0.0, description="share of the training samples whose input becomes noise")
+    swap: Annotated[list[int | str | float], Field(min_length=3, max_length=3)] | None = Field(
+        None, description="[a, b, share]: that share of the training samples of classes a and b swaps labels"
+    )
+
+    @property
+    def corruption(self) -> dict[str, Any]:
+        """What is spoilt in the training set, as `qunlearn.data.Corruption` takes it; empty where nothing is."""
+        return {key: getattr(self, key) for key in CORRUPTION if getattr(self, key)}
+
+    @model_validator(mode="after")
+    def _corruption_is_one(self) -> DataConfig:
+        from qunlearn.data import Corruption
+        from qunlearn.errors import QunlearnError
+
+        try:
+            Corruption.of(self.corruption)
+        except QunlearnError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -59,6 +83,7 @@ class ModelConfig(Section):
 
     encoder: Literal["none", "pca", "cnn"] = Field("none", description="from a sample to the circuit's features")
     head: Literal["shallow", "deep", "linear"] = Field("shallow", description="from expectation values to logits")
+    hidden: Positive | None = Field(None, description="width of the shallow head's hidden layer; 16, after a cnn 32")
     circuit: str = Field("ring-cz", description="name of a circuit card (`qunlearn list circuits`), or a TOML file")
     qubits: Positive = Field(4, description="wires of the circuit")
     depth: Positive = Field(2, description="layers of the circuit")
@@ -166,12 +191,44 @@ class NoiseConfig(Section):
         return self
 
 
+class AuditConfig(Section):
+    """Attacks on and probes of the unlearned models, and of the retrained ones beside them."""
+
+    families: list[str] = Field(
+        default_factory=list, description='which (`qunlearn list audits`), or ["all"]; none: no audits'
+    )
+    seeds: Annotated[int, Field(ge=0)] = Field(0, description="how many of the seeds are audited, the first; 0: all")
+    shadows: Annotated[int, Field(ge=0)] = Field(
+        0, description="shadow models of every request but those for a class, an even number; 0: none"
+    )
+    quality: Annotated[int, Field(ge=0)] = Field(
+        0, description="unlearned and as many retrained models for forgetting quality, at least 64; 0: none"
+    )
+    best: Positive = Field(
+        5, description="methods with shadow models and forgetting quality: so many that validation ranks best"
+    )
+
+    @model_validator(mode="after")
+    def _numbers_suffice(self) -> AuditConfig:
+        if self.shadows and (self.shadows < 4 or self.shadows % 2):
+            raise ValueError(f"expected shadows as an even number of at least 4, or 0, got {self.shadows}")
+        if 0 < self.quality < 64:
+            raise ValueError(f"expected quality of at least 64, or 0, got {self.quality}")
+        if (self.shadows or self.quality) and not self.families:
+            raise ValueError('expected audit.families beside shadows and quality, got none; ["all"] takes every one')
+        return self
+
+
 class PluginsConfig(Section):
     """Code of your own."""
 
     modules: list[str] = Field(
         default_factory=list, description="Python modules imported first; they may register methods and data sets"
     )
+
+
+_ONLY_WHERE_SET = {"data": CORRUPTION, "model": ("hidden",), "run": ("shots", "backend")}
+_MANY = ("shadows", "quality")
 
 
 class Settings(Section):
@@ -190,6 +247,7 @@ class Settings(Section):
     tuning: TuningConfig = Field(default_factory=lambda: TuningConfig())
     run: RunConfig = Field(default_factory=lambda: RunConfig())
     noise: NoiseConfig = Field(default_factory=lambda: NoiseConfig())
+    audit: AuditConfig = Field(default_factory=lambda: AuditConfig())
     plugins: PluginsConfig = Field(default_factory=lambda: PluginsConfig())
 
     @model_validator(mode="after")
@@ -210,27 +268,43 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _published_is_clean(self) -> Settings:
+        asked = [f"data.{key}" for key in self.data.corruption] + [
+            f"audit.{k}" for k in _MANY if getattr(self.audit, k)
+        ]
+        if self.protocol == "published" and asked:
+            raise ValueError(
+                f"expected no {asked[0]} in the published protocol, which repeats an experiment as it was; "
+                'set protocol = "sound" or remove the key'
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON data, in the order of the file, with every default filled in.
 
-        But of noise, shots and backend only what is set: a study without them is what it was before they could be.
+        But of noise, audits, and some keys of other tables only what is set: a study without them is what it was
+        before they could be.
         """
         data: dict[str, Any] = json.loads(self.model_dump_json())
-        data["noise"] = json.loads(self.noise.model_dump_json(exclude_defaults=True))
-        if not data["noise"]:
-            del data["noise"]
-        for key in ("shots", "backend"):
-            if not data["run"][key]:
-                del data["run"][key]
+        for table in ("noise", "audit"):
+            data[table] = json.loads(getattr(self, table).model_dump_json(exclude_defaults=True))
+            if not data[table]:
+                del data[table]
+        for table, keys in _ONLY_WHERE_SET.items():
+            data[table] = {key: value for key, value in data[table].items() if value or key not in keys}
         return data
 
     def settled(self) -> dict[str, Any]:
         """`to_dict` of one cell of a grid: what bears on nothing there is left out, so that equal cells are equal.
 
+        Audits are none of it: they look at results and change none.
+
         ``noise`` holds what is not zero, ``after`` where something strikes there, and ``during`` where there is
         noise, or shots or a backend; nothing is left of it in a cell that computes exactly.
         """
         data = self.to_dict()
+        data.pop("audit", None)
         found = data.pop("noise", {})
         idle = {"after", "during"} if self.noise.gate_time else {"after", "during", "t1", "t2"}
         kept = {key: value for key, value in found.items() if value and key not in idle}

@@ -131,7 +131,7 @@ class LocalPool:
                 pool += [self._start(log) for _ in range(min(self.workers, len(waiting)))]
                 while waiting or any(worker.unit for worker in pool):
                     found = self._give_up(waiting, ended["failed"])
-                    self._hand_out(pool, waiting, ended["done"])
+                    self._hand_out(pool, waiting, ended["done"], ended["failed"])
                     if any(worker.unit for worker in pool):
                         found += self._next(pool, waiting, log)
                     elif waiting and not found:
@@ -146,10 +146,15 @@ class LocalPool:
     def _start(self, log: IO[str]) -> _Worker:
         return _Worker(self._greeting, log, self._answers)
 
-    def _hand_out(self, pool: list[_Worker], waiting: list[Unit], done: set[str]) -> None:
+    def _hand_out(self, pool: list[_Worker], waiting: list[Unit], done: set[str], failed: set[str]) -> None:
         for worker in pool:
-            ready = next((unit for unit in waiting if done.issuperset(unit.needs)), None)
-            if worker.unit is None and ready is not None:
+            if worker.unit is not None:
+                continue
+            ready = next(
+                (unit for unit in waiting if done >= unit.needs and all(k in done or k in failed for k in unit.after)),
+                None,
+            )
+            if ready is not None:
                 waiting.remove(ready)
                 worker.give(ready)
 

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qunlearn.data import ForgetRequest
 from qunlearn.errors import InputError
 from qunlearn.study.config import Settings
+from qunlearn.study.task import CORRUPTION
 
 #: Lists of the grid that are no key of the file's tables.
 OWN_AXES = ("request", "method", "seed")
+#: Kinds of forget requests that a file may hold.
+REQUESTS = ("fraction", "class", "ids", "corrupted")
 #: Keys that cannot be swept: they say how to run, not what.
-FIXED = ("run.workers", "run.together", "plugins.modules", "tuning.budget")
+FIXED = ("run.workers", "run.together", "plugins.modules", "tuning.budget", "audit")
 #: Tables of which parts may be swept as one, for keys that change together.
 TABLES = ("model", "training", "noise")
 
@@ -55,7 +59,7 @@ class StudyConfig:
         settings: the file's tables, defaults filled in.
         axes: swept keys by dotted name, in the order of the file, `data.split_seed` last; under the name of one of
             `TABLES`, parts of that table.
-        requests: forget requests as `ForgetRequest.from_config` takes them.
+        requests: forget requests as `ForgetRequest.from_config` takes them, some with keys of the corruption beside.
         methods: always with "none" and "retrain".
         seeds: of original models and methods.
         folder: where relative paths and the user's modules are found.
@@ -80,6 +84,14 @@ class StudyConfig:
         if not in_grid and table in dict(self.axes):
             return self.place(["grid", table])
         return self.place(["grid", key] if in_grid else key.split("."))
+
+    def points(self) -> Iterator[tuple[Settings, dict[str, Any], str]]:
+        """Every cell with every request: settings with the request's corruption, the bare request, and its label."""
+        for cell in self.cells():
+            for request in self.requests:
+                corruption = {f"data.{key}": value for key, value in request.items() if key in CORRUPTION}
+                bare = {key: value for key, value in request.items() if key not in CORRUPTION}
+                yield with_values(cell, corruption) if corruption else cell, bare, label_of(request)
 
     def cells(self) -> Iterator[Settings]:
         """The settings at every point of the product of `axes`, the last axis fastest."""
@@ -138,7 +150,7 @@ def sweepable() -> tuple[str, ...]:
         default = info.get_default(call_default_factory=True)
         fields = getattr(type(default), "model_fields", None)
         names += [f"{name}.{inner}" for inner in fields] if fields else [name]
-    return (*(name for name in names if name not in FIXED), *TABLES)
+    return (*(name for name in names if name not in FIXED and name.partition(".")[0] not in FIXED), *TABLES)
 
 
 def column_of(name: str) -> str:
@@ -146,4 +158,22 @@ def column_of(name: str) -> str:
     table, _, key = name.partition(".")
     if table == "noise":
         return f"noise_{key}"
-    return key if name in ("run.shots", "run.backend") else name
+    return key if name in ("run.shots", "run.backend") or (table == "data" and key in CORRUPTION) else name
+
+
+def label_of(request: dict[str, Any]) -> str:
+    """How the tables call a request: its label, and what is corrupted for it alone.
+
+    >>> label_of({"corrupted": True, "label_flips": 0.1})
+    'corrupted samples (10 % label flips)'
+    """
+    bare = {key: value for key, value in request.items() if key not in CORRUPTION}
+    told = [
+        f"{'-'.join(map(str, value[:2]))} swap {100 * value[2]:g} %"
+        if key == "swap"
+        else f"{100 * value:g} % {key.replace('_', ' ')}"
+        for key, value in request.items()
+        if key in CORRUPTION
+    ]
+    label = ForgetRequest.from_config(bare).label
+    return f"{label} ({', '.join(told)})" if told else label

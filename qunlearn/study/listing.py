@@ -1,4 +1,4 @@
-"""What is there to use: methods, circuits, data sets, metrics, engines, backends; and what this installation is."""
+"""What is there to use: methods, circuits, data sets, metrics, engines, backends, audits; and what is installed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listing(kind: str) -> Rows:
     """Rows, each with "name", of all that there is of a kind.
 
     Raises:
-        UnknownNameError: for another kind than methods, circuits, datasets, metrics, engines or backends.
+        UnknownNameError: for another kind than methods, circuits, datasets, metrics, engines, backends or audits.
     """
     if kind not in KINDS:
         raise UnknownNameError("list", kind, KINDS)
@@ -39,6 +39,7 @@ def _methods() -> Rows:
         fields = {item.name: item.default for item in dataclasses.fields(cls)}
         needs = sorted(cls.needs)
         row = {"name": name, "about": _summary(cls), "needs": needs, "hyper-parameters": fields}
+        row |= {"certifies": cls.certifies or "", "trains": "its own originals" if cls.trains else ""}
         rows.append({**row, "search": {item.name: in_words(item) for item in searched(cls)}})
     return rows
 
@@ -81,6 +82,15 @@ def _backends() -> Rows:
     return [{"name": name, "about": about} for name, about in available_backends().items()]
 
 
+def _audits() -> Rows:
+    from qunlearn.evaluation.audit import AUDITS
+
+    return [
+        {"name": name, "about": family.doc, "cost": family.cost, "needs": sorted(family.needs)}
+        for name, family in AUDITS.items()
+    ]
+
+
 KINDS: dict[str, Callable[[], Rows]] = {
     "methods": _methods,
     "circuits": _circuits,
@@ -88,6 +98,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "metrics": _metrics,
     "engines": _engines,
     "backends": _backends,
+    "audits": _audits,
 }
 
 

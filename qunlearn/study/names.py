@@ -30,6 +30,11 @@ def check_names(study: StudyConfig) -> None:
         _check(study, "run.engine", lambda name: _known("engine", name, ["auto", *ENGINES, TRAJECTORIES]), value)
     for choice in study.methods:
         _check(study, "method", methods.get, choice.to_config())
+    if study.settings.audit.families:
+        from qunlearn.evaluation.audit import AUDITS
+
+        for name in study.settings.audit.families:
+            _check(study, "audit.families", lambda name: _known("family of audits", name, ["all", *AUDITS]), name)
     tried: set[str] = set()
     for cell in study.cells():
         _check_circuit(study, cell)

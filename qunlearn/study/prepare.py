@@ -15,7 +15,7 @@ from qunlearn.models import HybridClassifier, reinitialise
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.circuit import Circuit
 from qunlearn.study.plugins import load_factory, source_hash
-from qunlearn.study.task import canonical, hash_of
+from qunlearn.study.task import CORRUPTION, canonical, hash_of
 from qunlearn.training import Recipe
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -50,6 +50,8 @@ def _split(part: str, request: str, folder: str) -> Split:
     settings = json.loads(part)
     data, protocol = settings["data"], settings["protocol"]
     options = {"original_trains_on": data["original_trains_on"]} if protocol == "published" else {}
+    if corruption := {key: data[key] for key in CORRUPTION if key in data}:
+        options["corruption"] = {**corruption, "seed": data.get("corruption_seed")}
     return dataset_of(settings, folder).split(
         ForgetRequest.from_config(json.loads(request)), seed=data["split_seed"], protocol=protocol, **options
     )
@@ -93,6 +95,7 @@ def model_of(settings: dict[str, Any], data: Dataset, seed: int) -> nn.Module:
             classes,
             encoder=model["encoder"],
             head=model["head"],
+            hidden=model.get("hidden"),
             control=model["control"],
             inputs=inputs if len(inputs) > 1 else inputs[0],
             engine=engine_of(settings),
@@ -108,7 +111,7 @@ def model_identity(settings: dict[str, Any]) -> dict[str, Any]:
     model = settings["model"]
     if model["factory"] is not None:
         return {"factory": model["factory"], "source": source_hash(model["factory"])}
-    parts = {key: model[key] for key in ("encoder", "head", "control")}
+    parts = {key: model[key] for key in ("encoder", "head", "hidden", "control") if key in model}
     return {**parts, "circuit": json.loads(circuit_of(settings).to_json())}
 
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from qunlearn.errors import InputError
 from qunlearn.study.config import Settings
-from qunlearn.study.grid import OWN_AXES, MethodChoice, StudyConfig, sweepable, with_values
+from qunlearn.study.grid import OWN_AXES, REQUESTS, MethodChoice, StudyConfig, sweepable, with_values
+from qunlearn.study.task import CORRUPTION
 from qunlearn.study.toml_text import dump, line_of
 
 _EXPECTED = {
@@ -30,7 +31,9 @@ _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "less_than_equal": ("le", "at most"),
 }
-_BASES = {"fraction", "class", "ids"}
+
+
+Axes = tuple[tuple[str, tuple[Any, ...]], ...]
 
 
 class _Source:
@@ -122,7 +125,7 @@ def _build(raw: dict[str, Any], source: _Source, folder: Path) -> StudyConfig:
         name=name,
         settings=settings,
         axes=axes,
-        requests=_requests(grid.get("request", [{"fraction": 0.05}]), source),
+        requests=_requests(grid.get("request", [{"fraction": 0.05}]), settings, axes, source),
         methods=_methods(grid.get("method", []), source),
         seeds=_seeds(grid.get("seed", [0]), source),
         folder=folder,
@@ -185,7 +188,7 @@ def _nearest(name: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
-def _axes(swept: dict[str, Any], settings: Settings, source: _Source) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+def _axes(swept: dict[str, Any], settings: Settings, source: _Source) -> Axes:
     axes = []
     for key, values in swept.items():
         path = _axis_path(key, source)
@@ -214,17 +217,33 @@ def _list(values: Any, path: Sequence[str], source: _Source) -> list[Any]:
     return values
 
 
-def _requests(values: Any, source: _Source) -> tuple[dict[str, Any], ...]:
+def _requests(values: Any, settings: Settings, axes: Axes, source: _Source) -> tuple[dict[str, Any], ...]:
     path = ["grid", "request"]
     for value in _list(values, path, source):
-        if not isinstance(value, dict) or len(value) != 1:
+        bases = [key for key in value if key not in CORRUPTION] if isinstance(value, dict) else []
+        if len(bases) != 1:
             raise InputError(
                 f"{source.place(path)}: expected tables such as {{ fraction = 0.05 }} or {{ class = 0 }}, got {value!r}"
             )
-        key = next(iter(value))
-        if key not in _BASES:
-            raise InputError(f"{source.place(path)}: expected a kind of request, got {key!r}; {_nearest(key, _BASES)}")
+        if bases[0] not in REQUESTS:
+            known = (*REQUESTS, *CORRUPTION)
+            raise InputError(
+                f"{source.place(path)}: expected a kind of request, got {bases[0]!r}; {_nearest(bases[0], known)}"
+            )
+        _check_corruption(value, settings, axes, source)
     return tuple(values)
+
+
+def _check_corruption(request: dict[str, Any], settings: Settings, axes: Axes, source: _Source) -> None:
+    """A request may say what is corrupted for it, unless the file says so for all."""
+    own, path = {key: value for key, value in request.items() if key in CORRUPTION}, ["grid", "request"]
+    for key in own:
+        if key in settings.data.corruption or f"data.{key}" in dict(axes):
+            raise InputError(f"{source.place(path)}: expected {key} once, got it beside data.{key}; remove one of them")
+    try:
+        with_values(settings, {f"data.{key}": value for key, value in own.items()})
+    except ValidationError as error:
+        raise InputError("\n".join(_messages(error, source, path))) from None
 
 
 def _methods(values: Any, source: _Source) -> tuple[MethodChoice, ...]:

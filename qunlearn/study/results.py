@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from qunlearn.hardware import Bundle, Collected
 
 
+_FINDING = ["value", "low", "high", "retrained", "retrained_low", "retrained_high", "n", "unit", "reason"]
+_MODEL = [
+    "dataset", "split_seed", "circuit", "qubits", "depth", "entanglement", "control", "method", "request", "kind",
+    "seed",
+]  # fmt: skip
+
+
 class Study:
     """The results folder of a study, finished or not.
 
@@ -34,6 +41,7 @@ class Study:
         self.config: dict[str, Any] = plan["study"]
         self.folder: str = plan["folder"]
         self.tasks = [Task.from_dict(task) for task in plan["tasks"]]
+        self._left_out: list[dict[str, Any]] = plan.get("left_out", [])
         self._by_key = {task.key: task for task in self.tasks}
 
     @property
@@ -80,6 +88,76 @@ class Study:
         tasks = [task for task in self.tasks if task.kind == "tuning" and self.is_done(task)]
         found = [self.store.result("tuning", task.key) for task in tasks]
         return [{"key": one["key"], "row": one["row"], **one["record"]} for one in found]
+
+    def rankings(self) -> list[dict[str, Any]]:
+        """The records of the finished rankings, each with its ``row``: methods by validation, best first (`order`)."""
+        tasks = [task for task in self.tasks if task.kind == "ranking" and self.is_done(task)]
+        found = [self.store.result("ranking", task.key) for task in tasks]
+        return [{"key": one["key"], "row": one["row"], **one["record"]} for one in found]
+
+    def left_out(self) -> DataFrame:
+        """The methods that cannot work with a model, or cannot meet a request: where, and the ``reason``."""
+        import pandas as pd
+
+        return pd.DataFrame(self._left_out)
+
+    def audits(self) -> DataFrame:
+        """One row a finding of a finished audit: the columns that identify the trial, then those of a `Finding`.
+
+        These are audit (its name), value, low, high, retrained, retrained_low, retrained_high, n, unit and reason;
+        values are NaN where there is a reason instead.
+        """
+        import pandas as pd
+
+        tasks = [task for task in self.tasks if task.kind == "audit"]
+        found = [self.store.result("audit", task.key) for task in tasks if self.is_done(task)]
+        rows = [
+            {**one["row"], "audit": finding["name"], **{key: finding[key] for key in _FINDING}}
+            for one in found
+            for finding in one["record"]["findings"]
+        ]
+        identifying = list(dict.fromkeys(key for task in tasks for key in task.row))
+        table = pd.DataFrame(rows, columns=[*identifying, "audit", *_FINDING])
+        return table.astype(dict.fromkeys(_FINDING[:6], "float64"))
+
+    def histories(self) -> DataFrame:
+        """One row an epoch of every original and retrained model: what training and validation said of it.
+
+        Columns: dataset, split_seed, circuit, qubits, depth, entanglement, control, method (of models that a method
+        trained its own way, else None), request (None for originals), kind, seed, epoch, loss, validation_loss,
+        validation_accuracy, and kept: whether this epoch is the model.
+        """
+        import pandas as pd
+
+        rows = [
+            {**self._model_row(task), **one, "kept": one["epoch"] == record["kept"]}
+            for task in self.tasks
+            if task.kind in ("original", "retrained") and self.is_done(task)
+            for record in [self.store.result(task.kind, task.key)["record"]]
+            for one in record.get("history", ())
+        ]
+        figures = ["loss", "validation_loss", "validation_accuracy"]
+        table = pd.DataFrame(rows, columns=[*_MODEL, "epoch", *figures, "kept"])
+        return table.astype(dict.fromkeys(figures, "float64"))
+
+    def _model_row(self, task: Task) -> dict[str, Any]:
+        data, model = task.settings["data"], task.settings["model"]
+        hybrid = model["factory"] is None
+        knobs = ("qubits", "depth", "entanglement", "control")
+        return {
+            "dataset": data["dataset"] or data["file"],
+            "split_seed": data["split_seed"],
+            "circuit": model["circuit"] if hybrid else model["factory"],
+            **{key: model[key] if hybrid else None for key in knobs},
+            "method": task.method["name"] if task.method else None,
+            "request": self._requests().get(task.key),
+            "kind": task.kind,
+            "seed": task.seed,
+        }
+
+    def _requests(self) -> dict[str, str]:
+        """By key of a retrained model the request that its trials name."""
+        return {key: str(trial.row["request"]) for trial in self.trials for key in trial.retrained}
 
     def table(self) -> DataFrame:
         """One row a finished trial in the order of the plan: what identifies it, figures, counts.

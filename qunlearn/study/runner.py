@@ -15,6 +15,7 @@ from qunlearn.study.executors import Executor, LocalPool, cores
 from qunlearn.study.grid import StudyConfig
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.progress import StudyProgress, duration
+from qunlearn.study.results import Study
 from qunlearn.study.store import Store, read_json
 from qunlearn.study.task import Kind, Task, json_text, units_of
 
@@ -47,6 +48,8 @@ def run_study(
     store, workers = Store(root), workers or default_workers(study)
     plan = make_plan(study)
     refuse_other_study(store, study)
+    for sentence in left_out(plan):
+        say(sentence)
     with store.locked():
         left = _left(plan, store, retry_failed, say)
         if left:
@@ -61,13 +64,18 @@ def run_study(
             )
             _work(pool, plan, left, set(store.failures()), cost, workers)
         write_bytes(root / "baselines.json", json_text({"rows": baselines(plan)}).encode())
+        if plan.of("ranking"):
+            write_bytes(root / "ranking.json", json_text({"rows": Study(root).rankings()}).encode())
         report = _report(plan, store)
     failed = [task for task in plan.tasks if store.failure(task.key).is_file()]
     return Finished(len(plan.tasks) - len(failed), len(failed), report)
 
 
 def refuse_other_study(store: Store, study: StudyConfig) -> None:
-    """Raise `InputError` with the differences where the folder holds the results of another study."""
+    """Raise `InputError` with the differences where the folder holds the results of another study.
+
+    Audits may be asked for, or asked for otherwise, when everything else is done: they change no other result.
+    """
     path = store.root / "plan.json"
     if not path.is_file():
         return
@@ -77,6 +85,7 @@ def refuse_other_study(store: Store, study: StudyConfig) -> None:
         path.replace(path.with_suffix(".json.corrupt"))  # it is written again from the study file
         return
     now = _flat(study.to_dict())
+    before, now = ({key: value for key, value in one.items() if not key.startswith("audit.")} for one in (before, now))
     differences = [
         f"  {key}: {before.get(key, 'not set')!r} there, {now.get(key, 'not set')!r} now"
         for key in [*before, *(key for key in now if key not in before)]
@@ -89,6 +98,18 @@ def refuse_other_study(store: Store, study: StudyConfig) -> None:
         )
 
 
+def left_out(plan: Plan) -> list[str]:
+    """A sentence for every reason for which a method is left out somewhere."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in plan.left_out:
+        circuit = f" with {one['circuit']}" if len({str(other["circuit"]) for other in plan.left_out}) > 1 else ""
+        found.setdefault((one["method"], one["reason"]), []).append(f"{one['request']}{circuit}")
+    return [
+        f"left out: {method} on {', '.join(dict.fromkeys(places))}: {reason}"
+        for (method, reason), places in found.items()
+    ]
+
+
 def summary(plan: Plan, left: list[Task], cost: Estimate, workers: int) -> str:
     """A sentence on what is about to be done, and what it costs."""
     counts = {kind: sum(task.kind == kind for task in left) for kind in get_args(Kind)}
@@ -97,10 +118,13 @@ def summary(plan: Plan, left: list[Task], cost: Estimate, workers: int) -> str:
     finished = len(plan.tasks) - len(left)
     budget = plan.study.settings.tuning.budget
     tunings = f"{counts['tuning']} tunings of {budget} settings each, " if counts["tuning"] else ""
+    blocks = counts["shadow"] + counts["population"]
+    audits = f"{blocks} blocks of models for audits, " if blocks else ""
+    audits += f"{counts['audit']} audits " if counts["audit"] else ""
     return (
         f"{plan.study.name}: {counts['original']} original and {counts['retrained']} retrained models, "
         f"{tunings}"
-        f"{counts['trial']} trials on {workers} worker{'s' if workers > 1 else ''}"
+        f"{counts['trial']} trials{', ' if audits else ' '}{audits}on {workers} worker{'s' if workers > 1 else ''}"
         f"{f' ({finished} tasks are done already)' if finished else ''}; "
         f"about {gradients:,.0f} gradient evaluations, {duration(seconds)}"
     )

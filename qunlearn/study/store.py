@@ -1,7 +1,8 @@
 """The results folder of a study: written atomically, checked by hashes when read.
 
 ``runs/NAME/``: ``study.toml``, ``plan.json``, ``models/KEY/`` (originals and retrained models), ``tuning/KEY/``,
-``trials/KEY/``, ``failed/KEY.json``, ``report/``. A task's folder appears whole, by a rename, or not at all.
+``trials/KEY/``, ``rankings/KEY/``, ``shadows/KEY/``, ``populations/KEY/``, ``audits/KEY/``, ``failed/KEY.json``,
+``report/``. A task's folder appears whole, by a rename, or not at all.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from qunlearn.files import lock, sha256, write_bytes
 from qunlearn.study.task import Kind, Task, canonical, json_text
 
 FORMAT = 1
+_FOLDERS: dict[Kind, str] = {
+    "trial": "trials", "tuning": "tuning", "ranking": "rankings", "shadow": "shadows", "population": "populations",
+    "audit": "audits",
+}  # fmt: skip
 
 
 class Store:
@@ -29,7 +34,7 @@ class Store:
 
     def folder(self, kind: Kind, key: str) -> Path:
         """Where the files of a task lie, or will lie."""
-        return self.root / {"trial": "trials", "tuning": "tuning"}.get(kind, "models") / key
+        return self.root / _FOLDERS.get(kind, "models") / key
 
     def failure(self, key: str) -> Path:
         """Where the report of a failed task lies, or will lie."""

@@ -9,7 +9,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["original", "retrained", "tuning", "trial"]
+Kind = Literal["original", "retrained", "tuning", "trial", "ranking", "shadow", "population", "audit"]
+CORRUPTION = ("label_flips", "feature_noise", "swap")
+"""The keys of ``[data]`` that spoil training samples."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,15 @@ class Task:
         seed: of initialisation, order and method.
         original: key of the original model that a trial or a tuning starts from.
         retrained: keys of the retrained models that a trial is compared with.
-        method: name and hyper-parameters, as the study file gives them.
+        method: name and hyper-parameters, as the study file gives them; of a model, the method that trains it.
         row: the identifying columns of the record.
         tuning: key of the tuning whose choice a trial uses.
         unit: key of the first task of its unit; its own where it is alone.
+        trial: key of the trial whose model is audited.
+        ranking: key of the ranking that says whether a method is among the best.
+        uses: keys of other tasks that must be done first: blocks of models.
+        after: keys of tasks that must have ended first, well or not.
+        extra: what is particular to the kind: of a block of models ``part`` and ``numbers``, of an audit its families.
     """
 
     key: str
@@ -41,6 +48,11 @@ class Task:
     row: dict[str, Any] = field(default_factory=dict)
     tuning: str | None = None
     unit: str = ""
+    trial: str | None = None
+    ranking: str | None = None
+    uses: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """A task of which nothing else is said is a unit of its own."""
@@ -49,23 +61,40 @@ class Task:
     @property
     def needs(self) -> tuple[str, ...]:
         """Keys of the tasks that must be done first."""
-        return (*(key for key in (self.original, self.tuning) if key), *self.retrained)
+        single = (self.original, self.tuning, self.trial, self.ranking)
+        return (*(key for key in single if key), *self.retrained, *self.uses)
 
     @property
     def title(self) -> str:
         """A few words for messages."""
-        what = f"{self.row['method']} on {self.row['request']}" if self.row else f"{self.kind} model"
-        what = f"tuning of {what}" if self.kind == "tuning" else what
+        what = f"{self.row['method']} on {self.row['request']}" if "method" in self.row else ""
+        own = f" of {self.method['name']}" if self.method and not what else ""
+        named = {
+            "tuning": f"tuning of {what}",
+            "audit": f"audit of {what}",
+            "ranking": f"ranking on {self.row.get('request')}",
+            "shadow": f"{_many(self.extra)} shadow models{f' of {what}' if what else ''}",
+            "population": f"{_many(self.extra)} models for forgetting quality{f' of {what}' if what else ''}",
+        }
+        what = named.get(self.kind, what or f"{self.kind} model{own}")
         return f"{what}, split {self.settings['data']['split_seed']}, seed {self.seed}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The task as JSON data."""
-        return asdict(self)
+        """The task as JSON data, without what only some kinds have and this one has not."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _OF_SOME}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Task:
         """The task that `to_dict` wrote."""
-        return cls(**{**data, "retrained": tuple(data["retrained"])})
+        return cls(**{name: tuple(value) if name in _KEYS else value for name, value in data.items()})
+
+
+_OF_SOME = ("trial", "ranking", "uses", "after", "extra")
+_KEYS = ("retrained", "uses", "after")
+
+
+def _many(extra: dict[str, Any]) -> str:
+    return f"{len(extra.get('numbers', ()))}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +128,11 @@ class Unit:
     def needs(self) -> frozenset[str]:
         """Keys of the tasks that must be done first."""
         return frozenset(key for task in self.tasks for key in task.needs)
+
+    @property
+    def after(self) -> frozenset[str]:
+        """Keys of the tasks that must have ended first."""
+        return frozenset(key for task in self.tasks for key in task.after)
 
     @property
     def left(self) -> tuple[Task, ...]:

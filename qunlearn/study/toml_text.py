@@ -101,7 +101,8 @@ _GRID = """\
 [grid]
 # "model.depth" = [1, 2, 4]
 # model = [{ depth = 2, head = "shallow" }, { depth = 6, head = "deep" }]
-# What is to be forgotten: { fraction = 0.05 }, { class = 0 } or { ids = [3, 14, 15] }.
+# What is to be forgotten: { fraction = 0.05 }, { class = 0 }, { ids = [3, 14, 15] } or { corrupted = true }, which may
+# say what is corrupted for it alone: { corrupted = true, label_flips = 0.1 }.
 request = [{ fraction = 0.05 }]
 # A name (`qunlearn list methods`), or a table with `name`, hyper-parameters and, if you like, a `label` for the tables.
 # "none" and "retrain" are always there.

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from qunlearn import methods
 from qunlearn.data import Split
+from qunlearn.errors import NumericalError
 from qunlearn.evaluation import Judge, Predictions, predict
 from qunlearn.methods import Unlearned
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.models import load_model
-from qunlearn.models.files import model_files
+from qunlearn.models.files import REBUILDABLE, model_files
 from qunlearn.study.conditions import conditions, exact, seed_of, trained, under
 from qunlearn.study.prepare import model_of, split_of
-from qunlearn.study.store import Store
+from qunlearn.study.store import Store, read_json
 from qunlearn.study.task import Kind, Task, Unit, canonical
 from qunlearn.study.tuning import is_tuned, settings_of, tune
 from qunlearn.training.counting import Counts
 from qunlearn.training.recipe import recipe_of
 from qunlearn.training.replicas import obstacle
-from qunlearn.training.train import fit_all, refit_all, required_recipe
+from qunlearn.training.trace import Trace
+from qunlearn.training.train import Trained, fit_all, matched, of_classes, refit_all, required_recipe
 
 PREDICTIONS = "predictions.safetensors"
+TRACE = "trace.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Made:
     """What is kept of a task: `content` and the files are determined by it, `seconds` isn't."""
 
     content: dict[str, Any]
@@ -48,7 +54,7 @@ class _Outcome:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-_Finish = Callable[[], _Outcome]
+Finish = Callable[[], Made]
 """What is left to do for one task, after what is done for all tasks of its unit at once."""
 
 
@@ -60,17 +66,17 @@ def run_unit(unit: Unit, store: Store, folder: str) -> Iterator[Ended]:
     start, first = time.perf_counter(), unit.tasks[0]
     try:
         split = split_of(first.settings, first.request, folder)
-        found = _WORK[first.kind](unit.tasks, split, store, folder)
+        found = _work_of(first.kind)(unit.tasks, split, store, folder)
     except Exception as error:
         found = [error] * len(unit.tasks)
     share = (time.perf_counter() - start) / len(unit.tasks)
-    beside = {"together": list(unit.seeds)} if len(unit.seeds) > 1 else {}
+    beside = {"together": list(unit.seeds)} if len(unit.seeds) > 1 and first.kind in _WORK else {}
     for task, finish in zip(unit.tasks, found, strict=True):
         if task.key in unit.wanted:
             yield _keep(task, finish, beside, share, store)
 
 
-def _keep(task: Task, finish: _Finish | Exception, beside: dict[str, Any], share: float, store: Store) -> Ended:
+def _keep(task: Task, finish: Finish | Exception, beside: dict[str, Any], share: float, store: Store) -> Ended:
     """Save the outcome of one task; `share` are its seconds of what was done for all tasks of its unit."""
     start = time.perf_counter()
     try:
@@ -85,13 +91,17 @@ def _keep(task: Task, finish: _Finish | Exception, beside: dict[str, Any], share
 
 
 def restore(settings: dict[str, Any], kind: Kind, key: str, split: Split, store: Store) -> nn.Module:
-    """A kept model, with its recipe; the weights of a user's own are filled into what the factory makes."""
+    """A kept model, with its recipe and its trace; a user's own is filled into what the factory makes."""
     fresh = None if settings["model"]["factory"] is None else model_of(settings, split.train, 0)
-    return _with_recipe(load_model(store.folder(kind, key), into=fresh).to(settings["run"]["device"]))
+    return _loaded(store.folder(kind, key), settings, fresh)
 
 
-def _with_recipe(model: nn.Module) -> nn.Module:
+def _loaded(folder: Path, settings: dict[str, Any], fresh: nn.Module | None) -> nn.Module:
+    made = read_json(folder / "model.json").get("factory") is not None
+    model = load_model(folder, into=fresh if made else None).to(settings["run"]["device"])
     model.recipe = recipe_of(model)  # type: ignore[assignment]
+    if (folder / TRACE).is_file():
+        model.trace = Trace.from_bytes((folder / TRACE).read_bytes())  # type: ignore[assignment]
     return model
 
 
@@ -104,82 +114,105 @@ def kept_as(task: Task) -> tuple[Kind, str]:
     return ("retrained", task.retrained[0]) if task.method["name"] == "retrain" else ("trial", task.key)
 
 
-def _train(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
-    fresh = [_at_work(model_of(task.settings, split.train, task.seed), task) for task in tasks]
+def _train(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[Finish | Exception]:
+    fresh = [at_work(model_of(task.settings, split.train, task.seed), task) for task in tasks]
     seeds = [task.seed for task in tasks]
     start = time.perf_counter()
-    if tasks[0].kind == "original":
+    if tasks[0].method is not None:
+        trained = [_own_way(task, model, split) for task, model in zip(tasks, fresh, strict=True)]
+    elif tasks[0].kind == "original":
         recipe = required_recipe(fresh[0])
         trained = fit_all(fresh, split.original, split.validation, recipe, seeds=seeds, progress=_silent)
     else:
         trained = refit_all(fresh, split, seeds=seeds, progress=_silent)
     seconds = (time.perf_counter() - start) / len(tasks)
     return [
-        one if isinstance(one, Exception) else functools.partial(_trained, task, split, *one, seconds)
+        one if isinstance(one, Exception) else functools.partial(_trained, task, split, one, seconds)
         for task, one in zip(tasks, trained, strict=True)
     ]
 
 
-def _trained(task: Task, split: Split, model: nn.Module, counts: Counts, seconds: float) -> _Outcome:
+def _own_way(task: Task, fresh: nn.Module, split: Split) -> Trained | NumericalError:
+    """An original or a retrained model as a method trains it."""
+    assert task.method is not None
+    of_all = task.kind == "original"
+    data = split.original if of_all else split.retain
+    validation = split.validation if of_all or split.protocol == "published" else of_classes(split.validation, data)
+    valid = None if validation is None else matched(validation, fresh)
+    recipe, method = required_recipe(fresh), methods.get(task.method)
+    try:
+        model = method.train(fresh, matched(data, fresh), validation=valid, recipe=recipe, seed=task.seed)
+    except NumericalError as error:
+        return error
+    counts = getattr(model, "training_counts", Counts())
+    history = list(getattr(model, "training_history", []))
+    return Trained(model, counts, history, getattr(model, "training_kept", history[-1]["epoch"] if history else 0))
+
+
+def _trained(task: Task, split: Split, found: Trained, seconds: float) -> Made:
+    model, trace = found.model, getattr(found.model, "trace", None)
     files = _model_files(task, model)
+    if isinstance(trace, Trace) and task.kind == "original":
+        files[TRACE] = trace.to_bytes()
     if task.kind == "retrained":  # an original serves several requests, and each has sets of its own
         files[PREDICTIONS] = _predict(model, task.settings, task.request, "retrained", task.key, split).to_bytes()
-    why = obstacle(model)
+    why = None if task.method else obstacle(model)
     notes = [f"Several models like this are trained one by one: {why}."] if why else []
-    content = {"config": task.settings, "seed": task.seed, "record": {"counts": vars(counts), "notes": notes}}
-    return _Outcome(content, seconds, files)
+    record = {"counts": vars(found.counts), "notes": notes, "history": found.history, "kept": found.kept}
+    own = {"method": task.method["name"]} if task.method else {}
+    return Made({"config": task.settings, "seed": task.seed, "record": record | own}, seconds, files)
 
 
-def _tune(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
+def _tune(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[Finish | Exception]:
     return [functools.partial(_tuned, task, split, store) for task in tasks]
 
 
-def _tuned(task: Task, split: Split, store: Store) -> _Outcome:
+def _tuned(task: Task, split: Split, store: Store) -> Made:
     assert task.original is not None
     assert task.method is not None
-    model = _at_work(restore(task.settings, "original", task.original, split, store), task)
+    model = at_work(restore(task.settings, "original", task.original, split, store), task)
     tried = settings_of(task.settings, task.method, task.seed)
     start = time.perf_counter()
     record = tune(model, split, tried, task.seed)
     seconds = time.perf_counter() - start
-    return _Outcome({"config": task.settings, "row": task.row, "record": record}, seconds)
+    return Made({"config": task.settings, "row": task.row, "record": record}, seconds)
 
 
-def _run_trials(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[_Finish | Exception]:
+def _run_trials(tasks: Sequence[Task], split: Split, store: Store, folder: str) -> list[Finish | Exception]:
     assert tasks[0].method is not None
     if tasks[0].method["name"] == "retrain":  # the models are there already
         return [functools.partial(_retrained, task, split, store, folder) for task in tasks]
-    tuned = _choice(tasks[0], store)
+    tuned = choice_of(tasks[0], store)
     method = {**tasks[0].method, **(tuned["hyperparameters"] if tuned else {})}
     alike = {task.seed: task for task in reversed(tasks)}  # others differ in the noise of their predictions alone
     seeds = list(dict.fromkeys(task.seed for task in tasks))
-    models = [_at_work(_original(alike[seed], split, store), alike[seed]) for seed in seeds]
+    models = [at_work(_original(alike[seed], split, store), alike[seed]) for seed in seeds]
     done = unlearn_all(models, split, method=method, seeds=seeds, progress=_silent)
     found = dict(zip(seeds, done, strict=True))
     return [_finish_of(task, found[task.seed], split, store, folder) for task in tasks]
 
 
-def _finish_of(task: Task, done: Unlearned | Exception, split: Split, store: Store, folder: str) -> _Finish | Exception:
+def _finish_of(task: Task, done: Unlearned | Exception, split: Split, store: Store, folder: str) -> Finish | Exception:
     return done if isinstance(done, Exception) else functools.partial(_unlearned, task, done, split, store, folder)
 
 
-def _choice(task: Task, store: Store) -> dict[str, Any] | None:
+def choice_of(task: Task, store: Store) -> dict[str, Any] | None:
     """The record of the tuning that chose a trial's hyper-parameters, if any did."""
     return store.result("tuning", task.tuning)["record"] if task.tuning else None
 
 
-def _unlearned(task: Task, unlearned: Unlearned, split: Split, store: Store, folder: str) -> _Outcome:
+def _unlearned(task: Task, unlearned: Unlearned, split: Split, store: Store, folder: str) -> Made:
     figures = _figures(task, _said(task, unlearned.model, split, store, folder), store, folder)
     record = unlearned.record.to_dict()
     seconds = record.pop("seconds")
-    if tuned := _choice(task, store):
+    if tuned := choice_of(task, store):
         chosen = {name: tuned["hyperparameters"][name] for name in tuned["searched"]}
         record["tuning"] = {"key": task.tuning, "hyperparameters": chosen, "counts": tuned["counts"]}
     changed = unlearned.model if kept_as(task)[0] == "trial" else None
     return _outcome(task, figures, record, seconds, changed)
 
 
-def _retrained(task: Task, split: Split, store: Store, folder: str) -> _Outcome:
+def _retrained(task: Task, split: Split, store: Store, folder: str) -> Made:
     key = task.retrained[0]
     figures = _figures(task, _predictions(str(store.root), "retrained", key, *_place(task), folder), store, folder)
     record = {"method": "retrain", **store.result("retrained", key)["record"]}
@@ -204,7 +237,7 @@ def _place(task: Task) -> tuple[str, str]:
     return canonical(task.settings), canonical(task.request)
 
 
-def _at_work(model: nn.Module, task: Task) -> nn.Module:
+def at_work(model: nn.Module, task: Task) -> nn.Module:
     """The model as it is trained or unlearned in the task: exactly, or under the conditions of its cell."""
     cell = trained(task.settings)
     return under(model, cell, seed_of(cell, task.key)) if conditions(cell) else model
@@ -217,24 +250,38 @@ def _predict(
     if not conditions(settings):
         return predict(model, split)
     bare = model_of(exact(settings), split.train, 0)
-    bare.load_state_dict(model.state_dict())
+    if type(bare) is type(model):
+        bare.load_state_dict(model.state_dict())
+    else:  # what a method trained its own way
+        bare = copy.deepcopy(model)
     return predict(under(bare, settings, seed_of(settings, kind, key, request)), split)
 
 
 def _outcome(
     task: Task, figures: dict[str, float], record: dict[str, Any], seconds: float, model: nn.Module | None
-) -> _Outcome:
+) -> Made:
     """The row and the record; the model only if it is not one of those kept already."""
     counts = {name: record["counts"][name] for name in Counts.__dataclass_fields__}
     if is_tuned(task.settings):
         tuning = record["tuning"]["counts"] if task.tuning else vars(Counts())
         counts["tuning_gradient_evaluations"] = tuning["gradient_evaluations"]
-    content = {"config": task.settings, "row": {**task.row, **figures, **counts}, "record": record}
-    return _Outcome(content, seconds, _model_files(task, model) if model is not None else {})
+    row = {**task.row, **figures, **counts, **_vouched(record.get("guarantee"))}
+    content = {"config": task.settings, "row": row, "record": record}
+    return Made(content, seconds, _model_files(task, model) if model is not None else {})
+
+
+def _vouched(guarantee: dict[str, Any] | None) -> dict[str, Any]:
+    """The columns of a guarantee; the numbers of a mere estimate have names of their own, and never share a column."""
+    if guarantee is None:
+        return {}
+    own = "" if guarantee["kind"] in ("exact", "certified") else "_estimated"
+    numbers = {f"{name}{end}": None for name in ("epsilon", "delta") for end in ("", "_estimated")}
+    return {"certificate": guarantee["kind"]} | numbers | {f"{n}{own}": guarantee[n] for n in ("epsilon", "delta")}
 
 
 def _model_files(task: Task, model: nn.Module) -> dict[str, bytes]:
-    weights, card = model_files(model, factory=task.settings["model"]["factory"])
+    rebuilt = type(model).__name__ in REBUILDABLE
+    weights, card = model_files(model, factory=None if rebuilt else task.settings["model"]["factory"])
     return {"model.safetensors": weights, "model.json": card}
 
 
@@ -260,22 +307,30 @@ def _original(task: Task, split: Split, store: Store) -> nn.Module:
     """The original of a trial, which is left alone; a hybrid one, small as it is, is read once."""
     assert task.original is not None
     if task.settings["model"]["factory"] is None:
-        return _hybrid(str(store.root), task.original, task.settings["run"]["device"])
+        return _hybrid(str(store.root), task.original, canonical(task.settings["run"]))
     return restore(task.settings, "original", task.original, split, store)
 
 
 @functools.lru_cache(maxsize=64)
-def _hybrid(root: str, key: str, device: str) -> nn.Module:
-    return _with_recipe(load_model(Store(root).folder("original", key)).to(device))
+def _hybrid(root: str, key: str, run: str) -> nn.Module:
+    return _loaded(Store(root).folder("original", key), {"run": json.loads(run)}, None)
 
 
 def _silent(done: int, total: int, known: str) -> None:
     """Shows nothing: the driver shows the study's progress."""
 
 
-_WORK: dict[Kind, Callable[[Sequence[Task], Split, Store, str], list[_Finish | Exception]]] = {
+_WORK: dict[Kind, Callable[[Sequence[Task], Split, Store, str], list[Finish | Exception]]] = {
     "original": _train,
     "retrained": _train,
     "tuning": _tune,
     "trial": _run_trials,
 }
+
+
+def _work_of(kind: Kind) -> Callable[[Sequence[Task], Split, Store, str], list[Finish | Exception]]:
+    if kind in _WORK:
+        return _WORK[kind]
+    from qunlearn.study.audit_work import WORK
+
+    return WORK[kind]

@@ -28,22 +28,30 @@ def is_tuned(cell: dict[str, Any]) -> bool:
 
 
 def settings_of(cell: dict[str, Any], method: dict[str, Any], seed: int) -> tuple[Method, ...]:
-    """The settings of a method that are tried; what its entry in the study file sets stays as it is."""
-    budget, fixed = cell["tuning"]["budget"], set(method) - {"name"}
-    return settings(methods.get(method), budget, seed=seed, recipe=recipe_of(cell), fixed=fixed)
+    """The settings of a method that are tried; what its entry in the study file sets stays as it is.
+
+    A method that trains its originals has one: every other would need originals and retrained models of its own.
+    """
+    budget, fixed, chosen = cell["tuning"]["budget"], set(method) - {"name"}, methods.get(method)
+    if chosen.trains:
+        return (chosen,)
+    return settings(chosen, budget, seed=seed, recipe=recipe_of(cell), fixed=fixed)
 
 
 def tuning_request(split: Split, reported: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
     """A forget request like the split's, for tuning alone.
 
     For a class: the next one, round and round, that no reported request asks for; the next where all are asked for.
-    Otherwise as many samples of the retain set, drawn by class shares, so that none is among the reported ones.
+    For the corrupted samples: these, of a split in which others are corrupted. Otherwise as many samples of the retain
+    set, drawn by class shares, so that none is among the reported ones.
     """
     if split.forget_class is not None:
         asked = {ForgetRequest.from_config(one).class_number(split.train) for one in reported}
         classes = len(split.train.classes)
         others = [(split.forget_class + step) % classes for step in range(1, classes)]
         return {"class": next((number for number in others if number not in asked), others[0])}
+    if split.request.kind == "corrupted":
+        return split.request.to_config()
     count = min(len(split.forget), len(split.retain) - 1)
     drawn = ForgetRequest.of_fraction(count / len(split.retain)).select(split.retain, seed)
     return {"ids": sorted(split.retain.ids[drawn].tolist())}

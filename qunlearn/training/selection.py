@@ -159,9 +159,17 @@ def keep_setting(untouched: Candidate, candidates: Sequence[Candidate]) -> int:
     The untouched model sets how much accuracy may be lost, and is no setting itself. Where every setting loses
     more, the one that loses least validation accuracy on retained classes; ties go to the first.
     """
-    ranked = [i - 1 for i in _by_forgetting([untouched, *candidates]) if i > 0]
-    least_loss = max(range(len(candidates)), key=lambda i: _or(candidates[i].validation_accuracy_retained, 0.0))
-    return ranked[0] if ranked else least_loss
+    return ranked_settings(untouched, candidates)[0]
+
+
+def ranked_settings(untouched: Candidate, candidates: Sequence[Candidate]) -> list[int]:
+    """The positions of all candidates, best first: as `keep_forgotten` ranks them beside the untouched model.
+
+    Those that lose more accuracy than that allows come last, whoever loses least foremost; ties go to the first.
+    """
+    eligible = [i - 1 for i in _by_forgetting([untouched, *candidates]) if i > 0]
+    others = [i for i in range(len(candidates)) if i not in eligible]
+    return [*eligible, *sorted(others, key=lambda i: -_or(candidates[i].validation_accuracy_retained, 0.0))]
 
 
 def _by_forgetting(candidates: Sequence[Candidate]) -> list[int]:

@@ -16,7 +16,8 @@ from qunlearn.methods import registry
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.study import runner, trial, worker
 from qunlearn.study.executors import LocalPool
-from qunlearn.study.plan import Plan, make_plan, shared_out
+from qunlearn.study.plan import Plan, make_plan
+from qunlearn.study.point import shared_out
 from qunlearn.study.reading import read_study
 from qunlearn.study.store import Store
 from qunlearn.study.task import Task, Unit, units_of

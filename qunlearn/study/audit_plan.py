@@ -1,0 +1,208 @@
+"""The audits of one point of a study: what is audited, and the blocks of models that some audits need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from qunlearn import methods
+from qunlearn.errors import InputError
+from qunlearn.methods.shadows import pool_of
+from qunlearn.study.grid import MethodChoice
+from qunlearn.study.prepare import data_identity
+from qunlearn.study.task import Kind, Task, hash_of
+from qunlearn.training.loop import REVISION as LOOP_REVISION
+
+if TYPE_CHECKING:
+    from qunlearn.study.point import Point
+
+REVISION = 1  # of shadow models, populations and rankings: raise it when they come out differently
+CONTROLS = ("none", "retrain", "head-only")
+"""Methods that are audited in full wherever validation ranks them."""
+FOR_A_CLASS = "a class is forgotten whole: whoever is not a member of it is to be forgotten, too"
+
+
+def audit_tasks(point: Point, trials: Sequence[Task]) -> list[Task]:
+    """The tasks that audit a point's trials: blocks of models, a ranking of the methods, the audits."""
+    return list(_Audits(point, trials).tasks()) if point.study.settings.audit.families else []
+
+
+def families(asked: Sequence[str]) -> list[str]:
+    """The audits that a study asks for, in the order of the registry."""
+    from qunlearn.evaluation.audit import AUDITS
+
+    return list(AUDITS) if "all" in asked else [name for name in AUDITS if name in asked]
+
+
+class _Audits:
+    """The audits of one point."""
+
+    def __init__(self, point: Point, trials: Sequence[Task]) -> None:
+        self.point, self.trials, self.asked = point, trials, point.study.settings.audit
+        self.shadows = self.asked.shadows if self.no_shadows is None else 0
+        self.blocks: dict[str, list[Task]] = {}
+
+    @cached_property
+    def no_shadows(self) -> str | None:
+        """Why there are no shadow models; None where there are."""
+        if not self.asked.shadows:
+            return "the study asks for no shadow models (audit.shadows = 0)"
+        if self.point.split.forget_class is not None:
+            return FOR_A_CLASS
+        try:
+            pool_of(self.point.split)
+        except InputError as error:
+            return str(error)
+        return None
+
+    def tasks(self) -> Iterator[Task]:
+        """All of them, each after what it needs."""
+        ranking = self._ranking() if self.shadows or self.asked.quality else None
+        audits = [audit for choice in self.point.choices for audit in self._of(choice, ranking)]
+        for blocks in self.blocks.values():
+            yield from blocks
+        if ranking is not None:
+            yield ranking
+        yield from _units(audits)
+
+    def _of(self, choice: MethodChoice, ranking: Task | None) -> Iterator[Task]:
+        """The audits of a method's trials, the blocks that they need taken down."""
+        own = [task for task in self.trials if task.row["method"] == choice.label]
+        chosen = own[: self.asked.seeds] if self.asked.seeds else own
+        ranked = None if choice.name in CONTROLS or ranking is None else ranking.key
+        tuning = self.point.tunings.get(choice.label)
+        uses: dict[str, Any] = {}
+        for what in ("shadows", "population"):
+            uses |= self._used(what, choice, ranked, tuning.key if tuning else None)
+        yield from (self._audit(task, choice, uses, ranked) for task in chosen)
+
+    def _audit(self, trial: Task, choice: MethodChoice, uses: dict[str, Any], ranked: str | None) -> Task:
+        from qunlearn.evaluation.audit import REVISION as AUDIT_REVISION
+
+        extra: dict[str, Any] = {"families": families(self.asked.families), "best": self.asked.best, **uses}
+        why = {"shadows": self.no_shadows, "population": self._no_population}
+        extra |= {f"no_{name}": reason for name, reason in why.items() if reason is not None}
+        rules = {"audits": AUDIT_REVISION, "own": REVISION}
+        key = hash_of({"kind": "audit", "trial": trial.key, "extra": extra, "ranking": ranked, "rules": rules})
+        used = tuple(dict.fromkeys(key for keys in uses.values() for key in keys if isinstance(key, str)))
+        return Task(
+            key, "audit", self.point.trained, trial.request, trial.seed, trial.original, trial.retrained,
+            choice.to_config(), trial.row, trial=trial.key, ranking=ranked, uses=used, extra=extra,
+        )  # fmt: skip
+
+    @property
+    def _no_population(self) -> str | None:
+        return None if self.asked.quality else "the study asks for no populations (audit.quality = 0)"
+
+    def _ranking(self) -> Task:
+        """What ranks the methods that are no controls, by their trials, done or failed."""
+        point = self.point
+        ranked: dict[str, list[str]] = {}
+        for task in self.trials:
+            if task.method is not None and task.method["name"] not in CONTROLS:
+                ranked.setdefault(str(task.row["method"]), []).append(task.key)
+        originals = tuple(task.key for task in point.originals)
+        rules = {"own": REVISION, "loop": LOOP_REVISION}
+        key = hash_of({"kind": "ranking", "trials": ranked, "originals": originals, "rules": rules})
+        trials = tuple(key for keys in ranked.values() for key in keys)
+        extra = {"trials": ranked, "best": self.asked.best}
+        row = {"study": point.study.name, **point.place()}
+        return Task(key, "ranking", point.trained, point.request, 0, row=row, uses=originals, after=trials, extra=extra)
+
+    def _used(self, what: str, choice: MethodChoice, ranked: str | None, tuning: str | None) -> dict[str, Any]:
+        """The blocks of shadow models, or of a population, for a method: by name their keys, and which of their models.
+
+        WHAT are the method's own, WHAT_bases those that they were made of, WHAT_retrained those beside them;
+        WHAT_numbers and WHAT_beside the numbers of the first and behind the last that count.
+        """
+        number = self.shadows if what == "shadows" else self.asked.quality
+        if not number:
+            return {}
+        kind: Kind = "shadow" if what == "shadows" else "population"
+        own = choice if methods.get(choice.to_config()).trains else None
+        start = number if choice.name == "retrain" and kind == "population" else 0  # the first stand beside it
+        bases: list[Task] = []
+        if choice.name == "retrain":
+            found = self._blocks("population", "retrained", range(start, start + number))
+        if own is None and (choice.name != "retrain" or kind == "shadow"):
+            bases = self._blocks(kind, "trained", range(number))
+        if choice.name != "retrain":
+            found = self._blocks(kind, "unlearned", range(number), choice, ranked, tuning, bases)
+        beside = self._blocks("population", "retrained", range(number), own, ranked if own else None)
+        keys = {what: found, f"{what}_bases": bases, f"{what}_retrained": beside}
+        spans = {f"{what}_numbers": [start, start + number], f"{what}_beside": [0, number]}
+        return {name: [task.key for task in tasks] for name, tasks in keys.items()} | spans
+
+    def _blocks(
+        self,
+        kind: Kind,
+        part: str,
+        numbers: range,
+        choice: MethodChoice | None = None,
+        ranked: str | None = None,
+        tuning: str | None = None,
+        bases: Sequence[Task] = (),
+    ) -> list[Task]:
+        """The blocks of models with these numbers; one that is asked for twice is one."""
+        size = self.point.study.settings.run.together
+        shared = range(numbers.start // size * size, numbers.stop, size)
+        found = []
+        for place, start in enumerate(shared):
+            own = [number for number in range(start, start + size) if number in self._all(kind, part)]
+            base = bases[place].key if bases else None
+            found.append(self._block(kind, part, own, choice, ranked, tuning, base))
+        for task in found:
+            self.blocks.setdefault(task.key, [task])
+        return found
+
+    def _all(self, kind: Kind, part: str) -> range:
+        """The numbers of all models of a part; those retrained serve shadow models and populations alike."""
+        if kind == "shadow":
+            return range(self.shadows)
+        return range(max(self.shadows, 2 * self.asked.quality) if part == "retrained" else self.asked.quality)
+
+    def _block(
+        self,
+        kind: Kind,
+        part: str,
+        numbers: Sequence[int],
+        choice: MethodChoice | None,
+        ranked: str | None,
+        tuning: str | None,
+        base: str | None,
+    ) -> Task:
+        point = self.point
+        config = choice.to_config() if choice else None
+        rules = {"protocol": point.split.protocol, "loop": LOOP_REVISION, "own": REVISION}
+        determined = {
+            "kind": kind, "part": part, "numbers": numbers, "identity": point.identity, "sets": self._sets(kind, part),
+            "split": point.settings["data"]["split_seed"], "rules": rules, "base": base, "ranking": ranked,
+            "tuning": tuning, "method": point.method(config) if config else None,
+            "pool": part != "trained" and bool(self.shadows),
+        }  # fmt: skip
+        row = point.row(choice, numbers[0]) if choice else {}
+        extra = {"part": part, "numbers": list(numbers), "best": self.asked.best, "pool": bool(self.shadows)}
+        uses = (base,) if base else ()
+        key = hash_of(determined)
+        return Task(
+            key, kind, point.trained, point.request, numbers[0], method=config, row=row, tuning=tuning,
+            ranking=ranked, uses=uses, extra=extra,
+        )  # fmt: skip
+
+    def _sets(self, kind: Kind, part: str) -> dict[str, str]:
+        """What the models of a block are trained on and asked about."""
+        split = self.point.split
+        if (kind, part) == ("population", "trained"):  # an original serves every request
+            return {
+                name: data_identity(data) for name, data in (("train", split.original), ("valid", split.validation))
+            }
+        return {name: identity for name, identity in self.point.sets.items() if name != "train"}
+
+
+def _units(audits: Sequence[Task]) -> Iterator[Task]:
+    """The audits, those beside the same original and retrained models in one unit, whose figures are found once."""
+    homes: dict[tuple[str | None, frozenset[str]], str] = {}
+    for task in audits:
+        yield replace(task, unit=homes.setdefault((task.original, frozenset(task.retrained)), task.key))
