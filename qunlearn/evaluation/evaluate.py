@@ -12,7 +12,9 @@ from qunlearn.data import Split
 from qunlearn.errors import InputError
 from qunlearn.evaluation.measures import (
     Measure,
+    Pairs,
     View,
+    asks_for_corrupted,
     own_measures,
     relative_measures,
     sets_forgotten_class_apart,
@@ -36,13 +38,16 @@ def evaluate(
     accuracy). Beside a figure stand ``*_floor``, the same figure of each retrained model against the others,
     averaged, and ``*_floor_low`` and ``*_floor_high``, the least and the greatest among them: what a perfect
     method would show. With one retrained model the floors of distances are NaN, with none all that compares
-    with retraining is left out; a retrained model judged itself is compared with the others alone.
+    with retraining is left out; a retrained model judged itself is compared with the others alone. `oracle_distance`
+    sums up: the divergence from the retrained models in units of theirs from each other, averaged over forget, retain
+    and test set; 1 is as near as retraining is to itself, and it takes two models to compare with.
 
     For the request of a class under `sound`, all ``*_test`` and ``*_validation`` figures are over the retained
     classes, and ``accuracy_test_forgotten`` is given apart. Under `published` they are over all classes, the
     probabilities of KL and JS are clipped as in the paper, and its misaligned divergences and its membership
     attack stand beside under names of their own. Non-members come from the holdout set (the test set, where the
-    holdout set stands for one that was trained on).
+    holdout set stands for one that was trained on). For the request of the corrupted samples,
+    ``accuracy_forget_true`` is the accuracy on their inputs under the labels that they had before.
 
     Args:
         unlearned: the model to judge, or its `Predictions`.
@@ -83,6 +88,7 @@ class Judge:
         self._pool = [_view(other, split, "retrained") for other in retrained]
         self._own = own_measures(split, self._before)
         self._known: dict[str, dict[str, float]] = {}
+        self._pairs: Pairs = {}
 
     def __call__(self, unlearned: nn.Module | Predictions) -> dict[str, float]:
         """The figures of one model; see `evaluate`."""
@@ -92,10 +98,13 @@ class Judge:
         for key, measure in self._own.items():
             row[key] = measure(judged, ())
             row |= self._once(key, self._beside, measure)
-        for key, measure in (relative_measures(self.split, [judged, *others]) if others else {}).items():
+        for key, measure in (self._relative(judged, others)).items():
             row[key] = measure(judged, others)
             row |= self._once(key, self._floors, measure, 2)
         return row
+
+    def _relative(self, judged: View, others: Sequence[View]) -> dict[str, Measure]:
+        return relative_measures(self.split, [judged, *others], self._pairs) if others else {}
 
     def _once(self, key: str, find: Callable[..., dict[str, float]], *given: Any) -> dict[str, float]:
         """Figures of the original and the retrained models, found when they are first asked for."""
@@ -122,6 +131,7 @@ class Judge:
 
 def _accuracies(judged: View, original: View | None, retrained: Sequence[View], split: Split) -> dict[str, float]:
     names = ["retain", "forget", "test", "validation"]
+    names += ["forget_true"] if asks_for_corrupted(split) else []
     names += ["test_forgotten"] if sets_forgotten_class_apart(split) else []
     row = {f"accuracy_{name}": judged.accuracy(name) for name in names}
     if original is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ class View:
     """The part of a model's predictions that a protocol reports.
 
     For the request of a class under `sound`, test and validation samples of that class stand apart: the test set
-    holds the retained classes, ``"test_forgotten"`` the rest. The sets are those of `Predictions` otherwise.
+    holds the retained classes, ``"test_forgotten"`` the rest. For the request of the corrupted samples,
+    ``"forget_true"`` is the forget set under the labels that its samples had before. The sets are those of
+    `Predictions` otherwise.
     """
 
     logits: Arrays
@@ -47,6 +50,8 @@ class View:
 Measure = Callable[[View, Sequence[View]], float]
 """A figure of a model, given the retrained models to compare it with."""
 Distance = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]
+Pairs = dict[tuple[int, int], list[float]]
+"""Divergences of retrained models from each other on each set, by the identities of their views."""
 
 
 def view(predictions: Predictions, split: Split) -> View:
@@ -61,7 +66,20 @@ def view(predictions: Predictions, split: Split) -> View:
                 logits["test_forgotten"], labels["test_forgotten"] = predictions.logits[name][~kept], y[~kept]
             if name in states:
                 states[name] = states[name][kept[state_positions(len(y))]]
+    if asks_for_corrupted(split):
+        logits["forget_true"], labels["forget_true"] = logits["forget"], _true_labels(split)
     return View(logits, labels, states, predictions.parameters, predictions.periods)
+
+
+def asks_for_corrupted(split: Split) -> bool:
+    """Whether the corrupted samples are to be forgotten, whose true labels are known."""
+    return split.request.kind == "corrupted"
+
+
+def _true_labels(split: Split) -> npt.NDArray[np.int64]:
+    """The labels of the forget set before the corruption, in its order."""
+    known = dict(zip(split.clean.ids.tolist(), split.clean.y.tolist(), strict=True))
+    return np.array([known[number] for number in split.forget.ids.tolist()], dtype=np.int64)
 
 
 def sets_forgotten_class_apart(split: Split) -> bool:
@@ -87,11 +105,14 @@ def own_measures(split: Split, original: View | None) -> dict[str, Measure]:
     return table
 
 
-def relative_measures(split: Split, views: Sequence[View]) -> dict[str, Measure]:
+def relative_measures(split: Split, views: Sequence[View], pairs: Pairs | None = None) -> dict[str, Measure]:
     """Figures that compare with retrained models; of weights and states only if all the views have alike ones."""
     published = split.protocol == "published"
     kl, js = (metrics.kl_published, metrics.js_published) if published else (metrics.kl, metrics.js)
-    table: dict[str, Measure] = {"tow": _tug_of_war}
+    table: dict[str, Measure] = {
+        "tow": _tug_of_war,
+        "oracle_distance": _oracle_distance(js, {} if pairs is None else pairs),
+    }
     for name in COMPARED:
         table[f"gap_{name}"] = _gap(name)
         for key, distance in (("kl", kl), ("js", js), ("agreement", metrics.agreement)):
@@ -117,6 +138,28 @@ def _averaged(distance: Distance, name: str) -> Measure:
     return lambda model, references: float(
         np.mean([distance(model.logits[name], other.logits[name]) for other in references])
     )
+
+
+def _oracle_distance(js: Distance, pairs: Pairs) -> Measure:
+    """Divergence from the retrained models in units of theirs from each other, averaged over the sets."""
+
+    def apart(one: View, other: View) -> list[float]:
+        return [js(one.logits[name], other.logits[name]) for name in COMPARED]
+
+    def between(one: View, other: View) -> list[float]:
+        key = (id(one), id(other))
+        if key not in pairs:
+            pairs[key] = apart(one, other)
+        return pairs[key]
+
+    def measure(model: View, references: Sequence[View]) -> float:
+        if len(references) < 2:
+            return float("nan")
+        own = np.mean([between(one, other) for one, other in combinations(references, 2)], axis=0)
+        ratios = np.mean([apart(model, other) for other in references], axis=0) / np.where(own > 0, own, np.nan)
+        return float(np.mean(ratios))
+
+    return measure
 
 
 def _misaligned(distance: Distance, seed: int) -> Distance:

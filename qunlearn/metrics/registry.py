@@ -48,6 +48,8 @@ def _accuracies() -> Iterator[Metric]:
     yield Metric("accuracy_validation", "accuracy on the validation set", "share", True, 0, 1)
     line = "accuracy on the test samples of the forgotten class (aim: the retrained models')"
     yield Metric("accuracy_test_forgotten", line, "share", None, 0, 1)
+    line = "accuracy on the forget inputs under their true labels, where the corrupted samples are to be forgotten"
+    yield Metric("accuracy_forget_true", line, "share", True, 0, 1)
 
 
 def _comparisons() -> Iterator[Metric]:
@@ -60,6 +62,8 @@ def _comparisons() -> Iterator[Metric]:
         line = f"mean fidelity of the circuit's states to the retrained models' {where}"
         yield Metric(f"state_fidelity_{part}", line, "share", True, 0, 1, True)
     yield Metric("tow", "tug-of-war: product of 1 - gap on retain, forget, test", "score", True, 0, 1, True)
+    line = "divergence from retraining over that of the retrained models from each other, mean of forget, retain, test"
+    yield Metric("oracle_distance", line, "score", False, 0, math.inf, True)
     line = "Euclidean distance of the weights to retraining, angles wrapped by their period"
     yield Metric("weight_distance", line, "rad and weight units", None, 0, math.inf, True)
 

@@ -1,6 +1,6 @@
 import math
 from collections.abc import Callable
-from itertools import permutations
+from itertools import combinations, permutations
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import nn
 
-from qunlearn.data import ForgetRequest, Split
+from qunlearn.data import Dataset, ForgetRequest, Split
 from qunlearn.errors import InputError
 from qunlearn.evaluation import Judge, evaluate, predict
 from qunlearn.metrics import metric, misaligned
@@ -24,7 +24,7 @@ Splits = Callable[..., Split]
 BANDS = ("_floor", "_floor_low", "_floor_high")
 ACCURACIES = ["accuracy_retain", "accuracy_forget", "accuracy_test", "accuracy_validation"]
 RELATIVE = [f"{kind}_{part}" for kind in ("kl", "js", "agreement", "gap") for part in ("retain", "forget", "test")]
-RELATIVE += ["tow", "weight_distance"]
+RELATIVE += ["tow", "oracle_distance", "weight_distance"]
 
 
 def _keys(accuracies: list[str], own: list[str], relative: list[str]) -> set[str]:
@@ -122,12 +122,55 @@ def test_floors_do_not_depend_on_order_nor_on_the_judged_model(tables: Tables, s
     everything["retrained"].reverse()
     other = evaluate(tables(9), split, **everything)
     floors = [key for key in row if key.endswith(BANDS)]
-    assert len(floors) == 51
+    assert len(floors) == 54
     assert [row[key] for key in floors] == pytest.approx([other[key] for key in floors])
     # of two retrained models each is the other's whole reference: a symmetric figure has no spread
     two = evaluate(tables(0), split, retrained=everything["retrained"][:2])
     assert two["js_test_floor_low"] == pytest.approx(two["js_test_floor_high"])
     assert two["kl_test_floor_low"] < two["kl_test_floor_high"]
+
+
+def _js(one: Any, other: Any) -> float:
+    return float(np.mean(jensenshannon(one, other, axis=1) ** 2))
+
+
+def test_the_oracle_distance_is_in_units_of_the_retrained_models_own(tables: Tables, splits: Splits) -> None:
+    split, everything = splits(), _everything(tables)
+    row = evaluate(tables(0), split, **everything)
+
+    def ratio(model: nn.Module, references: list[nn.Module]) -> float:
+        parts = []
+        for numbers in (split.forget.ids, split.retain.ids, split.test.ids):
+            p, qs = _p(model, numbers), [_p(other, numbers) for other in references]
+            own = np.mean([_js(one, other) for one, other in combinations(qs, 2)])
+            parts.append(np.mean([_js(p, q) for q in qs]) / own)
+        return float(np.mean(parts))
+
+    retrained = everything["retrained"]
+    assert row["oracle_distance"] == pytest.approx(ratio(tables(0), retrained))
+    floors = [ratio(one, [other for other in retrained if other is not one]) for one in retrained]
+    assert row["oracle_distance_floor_low"] == pytest.approx(min(floors))
+    assert row["oracle_distance_floor_high"] == pytest.approx(max(floors))
+    assert row["oracle_distance_floor"] == pytest.approx(np.mean(floors))
+    two = evaluate(tables(0), split, retrained=retrained[:2])
+    assert two["oracle_distance"] == pytest.approx(ratio(tables(0), retrained[:2]))
+    assert math.isnan(two["oracle_distance_floor"])
+    assert math.isnan(evaluate(tables(0), split, retrained=[retrained[0]] * 2)["oracle_distance"])
+
+
+def test_corrupted_samples_are_also_judged_by_their_true_labels(tables: Tables, splits: Splits) -> None:
+    whole = splits()
+    data = Dataset(torch.cat([whole.train.x, whole.validation.x, whole.test.x, whole.holdout.x]), torch.arange(60) % 3)
+    split = data.split(ForgetRequest.of_corrupted(), corruption={"label_flips": 0.2})
+    row = evaluate(tables(0), split, original=tables(1), retrained=[tables(2), tables(3)])
+    numbers = split.forget.x[:, 0].long()
+    for key, models in (("", [tables(0)]), ("original_", [tables(1)]), ("retrained_", [tables(2), tables(3)])):
+        found = [accuracy_score(numbers % 3, _p(model, numbers).argmax(1)) for model in models]
+        assert row[f"{key}accuracy_forget_true"] == pytest.approx(np.mean(found))
+        wrong = [accuracy_score(split.forget.y, _p(model, numbers).argmax(1)) for model in models]
+        assert row[f"{key}accuracy_forget"] == pytest.approx(np.mean(wrong))
+    assert (split.forget.y != numbers % 3).all()
+    assert "accuracy_forget_true" not in evaluate(tables(0), whole)
 
 
 def test_too_few_retrained_models(tables: Tables, splits: Splits) -> None:

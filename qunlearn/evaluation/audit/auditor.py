@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from qunlearn.data import Split
@@ -23,10 +24,13 @@ from qunlearn.evaluation.audit.quality import quality
 from qunlearn.evaluation.audit.relearning import prepare, relearning
 from qunlearn.evaluation.audit.streisand import streisand
 from qunlearn.evaluation.audit.subject import Subject
+from qunlearn.metrics import Bounds
 from qunlearn.metrics.forgetting_quality import LEAST_MODELS, Population
 from qunlearn.metrics.lira import Shadows
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.train import check_outputs, matched
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -179,27 +183,36 @@ class Auditor:
         return self._known[key]
 
 
-def _findings(figure: Figure, usual: list[dict[str, Figure]]) -> list[Finding]:
+def _findings(figure: Figure, beside: list[dict[str, Figure]]) -> list[Finding]:
     """A figure beside the retrained models', and for attacks on membership its distance from theirs."""
-    values = np.array([figures[figure.name].bounds.value for figures in usual if figure.name in figures])
+    values = np.array([figures[figure.name].bounds.value for figures in beside if figure.name in figures])
     known = values[~np.isnan(values)]
-    spread: tuple[float, ...] = (
-        (float(known.mean()), float(known.min()), float(known.max())) if len(known) else (NAN, NAN, NAN)
-    )
-    spread = spread if figure.usual is None else tuple(figure.usual)
-    finding = Finding(figure.name, *figure.bounds, *spread, n=figure.n, unit=figure.unit, reason=figure.reason)
-    if not figure.name.startswith("membership_") or not len(known):
-        return [finding]
-    return [finding, _excess(finding, known)]
+    usual = figure.usual or _spread(known)
+    found = [_finding(figure.name, figure.bounds, usual, figure)]
+    if figure.name.startswith("membership_") and len(known):
+        found.append(_finding(f"{figure.name}_excess", *_excess(figure.bounds, known), figure))
+    return found
 
 
-def _excess(finding: Finding, known: np.ndarray) -> Finding:
-    """How far a figure is from the retrained models' mean; of each of those, from the others'."""
-    centre = finding.retrained
-    own = known - (known.sum() - known) / (len(known) - 1) if len(known) > 1 else np.array([NAN])
-    moved = [bound - centre for bound in (finding.value, finding.low, finding.high)]
-    spread = float(own.mean()), float(own.min()), float(own.max())
-    return Finding(f"{finding.name}_excess", *moved, *spread, finding.n, finding.unit, finding.reason)
+def _excess(bounds: Bounds, known: Floats) -> tuple[Bounds, Bounds]:
+    """How far a figure is from the retrained models' mean; and each of those from the mean of the others."""
+    centre = float(known.mean())
+    moved = Bounds(bounds.value - centre, bounds.low - centre, bounds.high - centre)
+    own = known - (known.sum() - known) / (len(known) - 1) if len(known) > 1 else np.array([])
+    return moved, _spread(own)
+
+
+def _spread(values: Floats) -> Bounds:
+    """Mean, least and greatest; NaN for none."""
+    if not len(values):
+        return Bounds(NAN, NAN, NAN)
+    return Bounds(float(values.mean()), float(values.min()), float(values.max()))
+
+
+def _finding(name: str, bounds: Bounds, usual: Bounds, like: Figure) -> Finding:
+    mine = {"value": bounds.value, "low": bounds.low, "high": bounds.high}
+    theirs = {"retrained": usual.value, "retrained_low": usual.low, "retrained_high": usual.high}
+    return Finding(name, **mine, **theirs, n=like.n, unit=like.unit, reason=like.reason)
 
 
 def _family(name: str) -> Family:
@@ -237,11 +250,3 @@ def _check(model: Any, split: Split, role: str) -> None:
             f"{role}: expected a torch module, got {type(model).__name__}; for the result of unlearn give its .model"
         )
     check_outputs(model, matched(split.train, model))
-
-
-def describe() -> list[dict[str, Any]]:
-    """The families as JSON values: name, doc, cost, needs."""
-    return [
-        {**asdict(family), "doc": family.doc, "needs": sorted(family.needs), "run": family.run.__name__}
-        for family in AUDITS.values()
-    ]

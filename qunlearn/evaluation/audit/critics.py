@@ -74,7 +74,7 @@ def information_by_sample(
 
 
 def _bound(net: Net, dummy: Tensor, member: Tensor, fold: Tensor, seeds: Seeds) -> Floats:
-    """Trains a critic a fold, all at once where the model allows it; the samples' terms by the one of the other fold."""
+    """Trains a critic a fold, at once where the model allows it; each sample's term, by the other's."""
     parameters = {**net.parameters, **_ends(net, dummy, seeds)}
     apart = obstacle(net.module) is not None
     shares = torch.stack([(~member).double().mean(), member.double().mean()]).log().to(parameters["labels"])

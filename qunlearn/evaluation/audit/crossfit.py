@@ -42,8 +42,8 @@ def tell_apart(features: Floats, target: Flags, strata: Labels, kind: Kind, rand
     ``"linear"`` is logistic regression (L2, C = 1), ``"rbf"`` a support vector machine (C = 10, width by scikit-learn's
     ``"scale"``); features are standardised by the samples trained on. Classes are matched within the samples trained on
     and within those tested: matched as a whole only, a class with too many members on one side of the fold would have
-    too few on the other, and classifiers that learn classes would do worse than chance. For the AUC samples are compared by their ranks
-    within their fold, since the fits of different folds differ in scale.
+    too few on the other, and classifiers that learn classes would do worse than chance. For the AUC samples are
+    compared by their ranks within their fold, since the fits of different folds differ in scale.
 
     Args:
         features: ``(n, width)``.
@@ -70,11 +70,10 @@ def tell_apart(features: Floats, target: Flags, strata: Labels, kind: Kind, rand
         scores[away] = _scores(features[here], target[here], matched(target[here], strata[here]), features[away], kind)
         ranks[away] = rankdata(scores[away]) / (away.sum() + 1)
         weights[away] = matched(target[away], strata[away])
-    sides = (target, ~target)
-    given = [weights[side] for side in sides]
+    given = weights[target], weights[~target]
     return Told(
-        balanced_accuracy(*(scores[side] for side in sides), *given, threshold=0.0),
-        auc_interval(*(ranks[side] for side in sides), *given),
+        balanced_accuracy(scores[target], scores[~target], *given, threshold=0.0),
+        auc_interval(ranks[target], ranks[~target], *given),
         int((weights > 0).sum()),
     )
 

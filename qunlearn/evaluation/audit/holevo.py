@@ -72,9 +72,10 @@ def contributions(ensemble: Tensor, member: Flags) -> Floats:
 
 
 def _logarithm(state: Tensor) -> Tensor:
-    """ln of a distribution or a density matrix, 0 where it has no support (nothing of the ensemble lies there)."""
+    """Logarithm of a distribution or a density matrix, 0 where it has no support: no member of the ensemble has any."""
     if state.dim() == 1:
         return torch.where(state > TINY, state.clamp_min(TINY).log(), 0.0)
     values, vectors = torch.linalg.eigh(state)
     logs = torch.where(values > TINY, values.clamp_min(TINY).log(), 0.0).to(vectors.dtype)
-    return (vectors * logs) @ vectors.mH
+    found: Tensor = (vectors * logs) @ vectors.mH
+    return found

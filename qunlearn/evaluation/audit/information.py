@@ -76,11 +76,12 @@ def hidden(subject: Subject) -> tuple[Stage, ...]:
 
 
 def _sum_of_stages(told: Told) -> Floats | str:
-    parts = list(told.stages.values())
-    reasons = [part for part in parts if isinstance(part, str)]
-    if reasons or not parts:
-        return reasons[0] if reasons else "the model has one stage only"
-    return np.sum(parts, axis=0)
+    total: Floats | None = None
+    for part in told.stages.values():
+        if isinstance(part, str):
+            return part
+        total = part if total is None else total + part
+    return "the model has one stage only" if total is None else total
 
 
 def _of_states(told: Told) -> Floats | str:

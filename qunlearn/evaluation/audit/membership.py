@@ -12,8 +12,8 @@ from qunlearn.evaluation.audit.bench import Case
 from qunlearn.evaluation.audit.crossfit import tell_apart
 from qunlearn.evaluation.audit.finding import Figure, absent
 from qunlearn.evaluation.audit.gradients import gradient_norms
-from qunlearn.metrics.attacks import attack_features, membership_scores, trained_attack
 from qunlearn.metrics.arrays import log_softmax
+from qunlearn.metrics.attacks import attack_features, membership_scores, trained_attack
 from qunlearn.metrics.roc import auc_interval, balanced_accuracy
 
 Floats = npt.NDArray[np.float64]

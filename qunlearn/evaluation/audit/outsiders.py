@@ -30,11 +30,11 @@ class Outsiders(NamedTuple):
 
 
 def outsiders(split: Split) -> Outsiders:
-    """Holdout samples (test samples, where the holdout set was trained on) that differ from the members in nothing else.
+    """Holdout samples (test samples, where the holdout set was trained on) that differ from members in nothing else.
 
-    An attack on wrong labels must not succeed because wrong labels are rare among the others: where the forget set holds
-    corrupted samples, every outsider takes after a forget sample of its class, drawn at random, and gets the same wrong
-    label, or Gaussian noise of the same norm for its input.
+    An attack on wrong labels must not succeed because wrong labels are rare among the others: where the forget set
+    holds corrupted samples, every outsider takes after a forget sample of its class, drawn at random, and gets the
+    same wrong label, or Gaussian noise of the same norm for its input.
     """
     data = split.test if "holdout" in split.aliases else split.holdout
     clean = _clean_forget(split)

@@ -48,12 +48,12 @@ class Relearned:
 def relearning(case: Case) -> Iterator[Figure]:
     """How many steps and samples until the forget accuracy is back, and how far do few forget samples go?
 
-    ``relearn_steps`` counts steps of Adam (rate 0.01; ``_slow``: 0.003) in batches of 32 of the whole training set until
-    the accuracy on the forget set is 95 % of the original's, at most 150, averaged over orders that are the same for all
-    models; ``relearn_samples`` the training samples seen. ``relearn_few_<k>``: 20 steps on k samples of one half of the
-    forget set, each batch with as many retain samples, at the rate of a grid that does best on the rest of that half;
-    the mean of the accuracies on the other half and on the test set (retained classes), so that naming one class
-    always gains nothing.
+    ``relearn_steps`` counts steps of Adam (rate 0.01; ``_slow``: 0.003) in batches of 32 of the whole training set
+    until the accuracy on the forget set is 95 % of the original's, at most 150, averaged over orders that are the same
+    for all models; ``relearn_samples`` the training samples seen. ``relearn_few_<k>``: 20 steps on k samples of one
+    half of the forget set, each batch with as many retain samples, at the rate of a grid that does best on the rest of
+    that half; the mean of the accuracies on the other half and on the test set (retained classes), so that naming one
+    class always gains nothing.
 
     Fooled by: a head that is merely masked or reset, which may relearn slowly although the circuit forgot nothing, and
     targets far from the old answers, which relearn fast: never read it without the probes. A random subset is known
@@ -103,7 +103,8 @@ def _relearned(subject: Subject, bench: Bench, seeds: Seeds) -> Relearned | str:
 
 def _counts(rate: str, steps: Floats) -> Iterator[Figure]:
     missed = int(np.isinf(steps).sum())
-    reason = f"{missed} of {len(steps)} runs did not get there in {CAP} steps; they count as {CAP}" if missed else ""
+    late = f"; {missed} of {len(steps)} runs did not get there and count as {CAP}" if missed else ""
+    reason = f"at most {CAP} steps are tried{late}"
     bounds = mean_bounds(np.minimum(steps, CAP), 0.0, CAP)
     yield Figure(f"relearn_steps{rate}", bounds, len(steps), "steps", reason)
     yield Figure(f"relearn_samples{rate}", Bounds(*(bound * BATCH for bound in bounds)), len(steps), "samples", reason)
@@ -185,8 +186,8 @@ def _retained(bench: Bench) -> tuple[Dataset, Dataset]:
     test, retain = bench.sets["test"], bench.sets["retain"]
     if bench.forget_class is not None:
         test = test.select(test.y != bench.forget_class)
-    even = torch.linspace(0, len(retain) - 1, min(len(retain), max(len(test), 1))).round().long().unique()
-    return test, retain.select(even)
+    chosen = np.linspace(0, len(retain) - 1, min(len(retain), max(len(test), 1))).round().astype(np.int64)
+    return test, retain.select(torch.from_numpy(chosen))
 
 
 def _order(length: int, generator: torch.Generator) -> Tensor:
