@@ -71,12 +71,19 @@ def make_plan(study: StudyConfig) -> Plan:
         left_out += [{**point.place(), "method": method, "reason": why} for method, why in point.refused.items()]
     _refuse_idle(study, trials, left_out)
     ordered = [task for kind in _BEFORE for task in found[kind].values()]
-    last = [task for kind in _AFTER for task in found[kind].values()]
+    last = sorted((task for kind in _AFTER for task in found[kind].values()), key=_turn)
     return Plan(study, (*ordered, *_sharing(trials), *last), tuple(left_out))
 
 
 _BEFORE: tuple[Kind, ...] = ("original", "retrained", "tuning")
 _AFTER: tuple[Kind, ...] = ("shadow", "population", "ranking", "audit")
+
+
+def _turn(task: Task) -> int:
+    """Models that wait for nothing, the ranking, what waits for it, audits."""
+    if task.kind in ("ranking", "audit"):
+        return 1 if task.kind == "ranking" else 3
+    return 2 if task.ranking or task.uses else 0
 
 
 def _refuse_idle(study: StudyConfig, trials: Sequence[Task], left_out: Sequence[dict[str, Any]]) -> None:
