@@ -88,19 +88,18 @@ def grow_all(shards: Sequence[Shard], recipe: Recipe, epochs: int, progress: Pro
         if progress is not None:
             progress(number + 1, len(shards), "shards")
         if jobs > 1 and time.perf_counter() - begun > SLOW:
-            return grown + _elsewhere(shards[number + 1 :], recipe, epochs, jobs, progress)
+            grown += _elsewhere(shards[number + 1 :], recipe, epochs, jobs)
+            if progress is not None:
+                progress(len(shards), len(shards), "shards")
+            break
     return grown
 
 
-def _elsewhere(
-    shards: Sequence[Shard], recipe: Recipe, epochs: int, jobs: int, progress: Progress | None
-) -> list[Grown]:
+def _elsewhere(shards: Sequence[Shard], recipe: Recipe, epochs: int, jobs: int) -> list[Grown]:
     from joblib import Parallel, delayed
 
-    grown: list[Grown] = Parallel(n_jobs=jobs)(delayed(grow)(shard, recipe, epochs) for shard in shards)
-    if progress is not None:
-        progress(len(shards), len(shards), "shards")
-    return grown
+    found: list[Grown] = Parallel(n_jobs=jobs)(delayed(grow)(shard, recipe, epochs) for shard in shards)
+    return found
 
 
 def grow(shard: Shard, recipe: Recipe, epochs: int) -> Grown:
