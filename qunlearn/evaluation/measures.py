@@ -12,6 +12,7 @@ import numpy.typing as npt
 from qunlearn import metrics
 from qunlearn.data import Split
 from qunlearn.evaluation.predictions import Arrays, Predictions, state_positions
+from qunlearn.metrics.composite import oracle_distance
 
 COMPARED = ("retain", "forget", "test")
 
@@ -156,8 +157,7 @@ def _oracle_distance(js: Distance, pairs: Pairs) -> Measure:
         if len(references) < 2:
             return float("nan")
         own = np.mean([between(one, other) for one, other in combinations(references, 2)], axis=0)
-        ratios = np.mean([apart(model, other) for other in references], axis=0) / np.where(own > 0, own, np.nan)
-        return float(np.mean(ratios))
+        return oracle_distance(np.mean([apart(model, other) for other in references], axis=0), own)
 
     return measure
 

@@ -10,6 +10,7 @@ from qunlearn.errors import InputError
 from qunlearn.metrics.arrays import Values, column
 
 SETS = ("retain", "forget", "test")
+EQUAL = 1e-15  # nats: a divergence from rounding alone
 
 
 def gap(value: float, retrained: Values) -> float:
@@ -57,6 +58,25 @@ def uqi(accuracies: Mapping[str, float], original: Mapping[str, float]) -> float
     """
     drop = {name: original[name] - accuracies[name] for name in SETS}
     return drop["forget"] - 0.5 * (drop["retain"] + drop["test"])
+
+
+def oracle_distance(divergences: Values, usual: Values) -> float:
+    """Divergence from retraining in units of the retrained models' own: the mean over sets of d_s / u_s.
+
+    A model is neither good for a low forget accuracy nor for a high one: only nearness to retraining counts, and nearer
+    than the retrained models are to each other is no better.
+
+    Args:
+        divergences: d, mean divergence of the judged model from the retrained ones on each set, ``(sets,)``.
+        usual: u, mean divergence of the retrained models from each other on each set, ``(sets,)``.
+
+    Returns:
+        In [0, inf); 1 is as near as retraining is to itself; NaN where the retrained models agree to the last digit.
+    """
+    d, u = column(divergences, "divergences"), column(usual, "usual")
+    if d.shape != u.shape:
+        raise InputError(f"expected divergences on the same sets, got {d.size} and {u.size}")
+    return float((d / np.where(u > EQUAL, u, np.nan)).mean())
 
 
 def _mean(values: Values) -> float:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Callable
 from itertools import combinations, permutations
@@ -160,8 +161,15 @@ def test_the_oracle_distance_is_in_units_of_the_retrained_models_own(tables: Tab
 
 def test_corrupted_samples_are_also_judged_by_their_true_labels(tables: Tables, splits: Splits) -> None:
     whole = splits()
-    data = Dataset(torch.cat([whole.train.x, whole.validation.x, whole.test.x, whole.holdout.x]), torch.arange(60) % 3)
-    split = data.split(ForgetRequest.of_corrupted(), corruption={"label_flips": 0.2})
+    flipped = Dataset(whole.forget.x, (whole.forget.y + 1) % 3, whole.forget.ids, whole.train.classes)
+    parts = [torch.cat(pair) for pair in zip(*((d.x, d.y, d.ids) for d in (flipped, whole.retain)), strict=True)]
+    split = dataclasses.replace(
+        whole,
+        train=Dataset(*parts, whole.train.classes),
+        forget=flipped,
+        request=ForgetRequest.of_corrupted(),
+        uncorrupted=whole.forget,
+    )
     row = evaluate(tables(0), split, original=tables(1), retrained=[tables(2), tables(3)])
     numbers = split.forget.x[:, 0].long()
     for key, models in (("", [tables(0)]), ("original_", [tables(1)]), ("retrained_", [tables(2), tables(3)])):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from qunlearn import metrics as qm
 from qunlearn.errors import UnknownNameError
 from qunlearn.metrics import METRICS, metric
+from qunlearn.metrics.composite import oracle_distance
 
 SAMPLES, CLASSES = 6, 3
 LOGITS = npst.arrays(np.float64, (SAMPLES, CLASSES), elements=st.floats(-1e3, 1e3))
@@ -52,6 +53,7 @@ def test_ranges_hold_for_composites_and_distances(
         "gap_test": qm.gap(one["test"], [other["test"]]),
         "tow": qm.tug_of_war(one, {name: [value] for name, value in other.items()}),
         "uqi": qm.uqi(one, other),
+        "oracle_distance": oracle_distance(list(one.values()), list(other.values())),
         "weight_distance": qm.weight_distance(a, b, periods),
         "state_fidelity_test": qm.state_fidelity(*states),
     }
@@ -62,6 +64,7 @@ def test_ranges_hold_for_composites_and_distances(
 def test_every_family_of_figures_has_its_range_tested_above() -> None:
     families = {
         "accuracy", "kl", "js", "agreement", "gap", "state", "tow", "weight", "uqi", "membership", "entropy",
+        "oracle",
     }  # fmt: skip
     assert {name.split("_")[0] for name in METRICS} == families
 

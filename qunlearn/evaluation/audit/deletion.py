@@ -8,7 +8,7 @@ import numpy as np
 
 from qunlearn.evaluation.audit.bench import Bench, Case
 from qunlearn.evaluation.audit.finding import Figure, absent
-from qunlearn.metrics import share_interval
+from qunlearn.metrics import Bounds, interclass_confusion, share_interval
 
 
 def class_deletion(case: Case) -> Iterator[Figure]:
@@ -40,14 +40,13 @@ def confusion(case: Case) -> Iterator[Figure]:
     if pair is None:
         yield absent("confusion", "no labels of two classes were swapped in the training data")
         return
-    y, predicted = case.bench.y("test"), case.logits("test").argmax(axis=1)
-    here = np.isin(y, pair)
-    y, predicted = y[here], predicted[here]
-    mixed = np.isin(predicted, pair) & (predicted != y)
-    yield _share("confusion_error", predicted != y)
-    yield (share := _share("confusion_mixed", mixed))
-    count = type(share.bounds)(*(bound * len(y) for bound in share.bounds))
-    yield Figure("confusion_count", count, len(y), "samples")
+    found = interclass_confusion(case.logits("test"), case.bench.y("test"), *pair)
+    if not found.n:
+        yield absent("confusion", "the test set has no sample of the two classes")
+        return
+    yield Figure("confusion_error", found.error, found.n)
+    yield Figure("confusion_mixed", found.mixed, found.n)
+    yield Figure("confusion_count", Bounds(*(bound * found.n for bound in found.mixed)), found.n, "samples")
 
 
 def swapped_pair(bench: Bench) -> tuple[int, int] | None:
