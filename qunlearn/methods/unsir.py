@@ -126,5 +126,6 @@ def placed(kind: Kind, raw: Tensor, like: Tensor) -> Tensor:
     if kind == "angles":
         return raw
     if kind == "directions":
-        return raw / raw.flatten(1).norm(dim=1).view(-1, *[1] * (raw.dim() - 1))
+        length = torch.linalg.vector_norm(raw.flatten(1), dim=1)
+        return raw / length.view(-1, *[1] * (raw.dim() - 1))
     return like.mean(0) + like.var(0, correction=0).mean().sqrt() * raw

@@ -186,14 +186,12 @@ class _Run:
         """One pass over the phase's data; the mean loss of every replica."""
         if phase.refresh is not None:
             self._refresh(phase)
-        lengths = [
+        forget, retain = (
             self.rows[name].shape[1] if name in self.rows else len(self.samples[name].y)
             for name in ("forget", "retain")
-        ]
-        orders = [
-            positions(phase.data, *lengths, self.recipe.batch_size, self.orders[i], self.alone, phase.retain_share)
-            for i in self.running
-        ]
+        )
+        size, share = self.recipe.batch_size, phase.retain_share
+        orders = [positions(phase.data, forget, retain, size, self.orders[i], self.alone, share) for i in self.running]
         losses = [self._step(phase, joined(batch)) for batch in zip(*orders, strict=True)]
         self.stack.net.counts.epochs += 1
         means: list[float] = torch.stack(losses).mean(0).reshape(-1).tolist() if losses else [math.nan] * len(orders)

@@ -67,7 +67,7 @@ def softmax(z: Array) -> Array:
 
 def cross(z: Array, y: Tensor) -> Array:
     """Cross entropies ``(n,)``."""
-    return -np.log(softmax(z)[np.arange(len(y)), y.numpy()])
+    return np.asarray(-np.log(softmax(z)[np.arange(len(y)), y.numpy()]))
 
 
 def kl(p: Array, q: Array) -> Array:
@@ -83,18 +83,18 @@ def input_slopes(model: nn.Module, x: Tensor, y: Tensor) -> Array:
 
 def batch_of(task: Task, forget: list[int] | None = None, retain: list[int] | None = None) -> Batch:
     sets = samples_of(task.forget), samples_of(task.retain)
-    parts = [
+    of_forget, of_retain = (
         whole.take(torch.tensor(rows)) if rows else no_samples(whole)
         for whole, rows in zip(sets, (forget, retain), strict=True)
-    ]
-    return Batch(*parts, no_samples(sets[0]))
+    )
+    return Batch(of_forget, of_retain, no_samples(sets[0]))
 
 
 def trained_copy() -> nn.Module:
     """A network with sharper outputs than a fresh one's."""
     model = plain_model(1)
     with torch.no_grad():
-        model[2].weight *= 3
+        model.get_parameter("2.weight").mul_(3)
     return model
 
 
@@ -109,7 +109,7 @@ def test_bad_teacher_is_the_divergence_from_each_sample_s_teacher(temperature: f
     incompetent = copy.deepcopy(model)
     redraw(incompetent, int(torch.randint(2**62, (), generator=generator(4))))
     assert all(not torch.equal(a, b) for a, b in zip(incompetent.parameters(), model.parameters(), strict=True))
-    assert float(incompetent[2].weight.detach().abs().max()) <= 0.25, "torch's bound, 1 / sqrt(16)"
+    assert float(incompetent.get_parameter("2.weight").detach().abs().max()) <= 0.25, "torch's bound, 1 / sqrt(16)"
 
     student = plain_model(7)
     positions = torch.tensor([0, 3, 5, 6, 9, 20, 35])  # three forget samples, then four of the retain set
@@ -209,7 +209,7 @@ def test_the_last_layer_is_found_and_asked_for() -> None:
 
     class Doubled(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            z = super().forward(x)
+            z: Tensor = self[0](x)
             return torch.cat([z, -z], 1)
 
     with pytest.raises(InputError, match=r"one output a class \(4\), got 2 outputs"):
@@ -463,7 +463,7 @@ def test_the_penalty_fades(epochs: int, plain: int, wanted: list[float]) -> None
 def test_angles_are_penalised_by_the_shortest_way_to_the_reference(turns: int, seed: int) -> None:
     model = hybrid_model(seed)
     with torch.no_grad():
-        model.quantum.weights += 2 * math.pi * turns
+        model.quantum.weights.add_(2 * math.pi * turns)
     method = L1Sparse(alpha=0.3, angle_alpha=0.05)
     memo = method.prepare(Net(model), make_task(), generator())
     angles = model.quantum.weights.detach().numpy()
