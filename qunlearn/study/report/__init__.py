@@ -32,15 +32,20 @@ def write_report(study_dir: str | Path) -> Path:
 
 def write(material: Material, folder: Path) -> Path:
     """Write the report of `material` into a folder; return the page's path."""
+    from qunlearn.study.report.audit_tables import write_audits
+    from qunlearn.study.report.audits import audited
     from qunlearn.study.report.figures import write_figures
     from qunlearn.study.report.page import render
+    from qunlearn.study.report.ranks import ranks
     from qunlearn.study.report.tables import write_tables
     from qunlearn.study.report.views import views
 
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(material, folder)
+    write_audits(material, folder)
     found = views(material)
-    plates = write_figures(material, found, folder / "figures")
+    audits, ranking = audited(material, found), ranks(material)
+    plates = write_figures(material, found, audits, ranking.ranking if ranking else None, folder / "figures")
     page = folder / "report.html"
-    page.write_text(render(material, found, plates), encoding="utf-8", newline="\n")
+    page.write_text(render(material, found, plates, audits, ranking), encoding="utf-8", newline="\n")
     return page

@@ -8,16 +8,23 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qunlearn.study.report.audit_figures import audit_figures
+from qunlearn.study.report.audits import Audited
+from qunlearn.study.report.compute import cost
+from qunlearn.study.report.curves import curve_figures
 from qunlearn.study.report.forgetting import forgetting
 from qunlearn.study.report.heatmaps import heatmaps
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.noise import noise_curves
-from qunlearn.study.report.panels import Panel, cost, distance
+from qunlearn.study.report.panels import Panel, distance, true_labels
+from qunlearn.study.report.ranks import rank_alt, rank_figure
 from qunlearn.study.report.style import drawing
 from qunlearn.study.report.views import View
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from qunlearn.metrics.ranking import Ranking
 
 _PANEL = (3.55, 3.1)  # inches
 _COLUMNS = 2
@@ -30,6 +37,7 @@ class Picture:
     svg: str
     alt: str
     request: str
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,48 +48,76 @@ class Plate:
         stem: ``forgetting-vs-retained`` for ``figures/forgetting-vs-retained.svg`` and ``.png``.
         pictures: in the order of the requests.
         wide: whether a drawing needs the page's full width.
+        part: the part of the page that it stands in.
     """
 
     stem: str
     pictures: tuple[Picture, ...]
     wide: bool = False
+    part: str = "figures"
 
 
-def write_figures(material: Material, found: Sequence[View], folder: Path) -> list[Plate]:
-    """Draw every figure that the records allow, write SVG and PNG files, and return what the page needs."""
+def write_figures(
+    material: Material, found: Sequence[View], audited: Sequence[Audited], ranking: Ranking | None, folder: Path
+) -> list[Plate]:
+    """Draw every figure that the records allow, write SVG and PNG files, and return what the page needs, in its order.
+
+    Args:
+        material: the records.
+        found: their views.
+        audited: the audits of the views.
+        ranking: the ranks over tasks; None where there are none.
+        folder: where the files go.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     methods = material.methods
-    kinds: list[tuple[str, list[list[Panel]]]] = [
-        ("forgetting-vs-retained", [forgetting(view, methods) for view in found]),
-        ("distance-to-retraining", [distance(view, methods, part) for view in found for part in ("forget", "test")]),
-        ("cost-vs-distance", [cost(view, methods) for view in found]),
-    ]
     with drawing():
-        plates = [_plate(stem, [panel for some in panels for panel in some], folder) for stem, panels in kinds]
+        plates = [_plate(stem, panels, folder) for stem, panels in _panels(found, methods)]
         plates += [_wide_plate(*drawn, folder) for drawn in (*noise_curves(material), *heatmaps(material))]
+        plates += [_wide_plate(*drawn, folder, "audits") for drawn in audit_figures(audited)]
+        if ranking is not None and (figure := rank_figure(ranking)) is not None:
+            plates.append(_wide_plate("critical-difference", figure, rank_alt(ranking), "", folder, "comparisons"))
+        costs = [panel for view in found for panel in cost(view, methods)]
+        plates.append(_plate("cost-vs-distance", costs, folder, "comparisons"))
+        plates += [_wide_plate(*drawn, folder, "training") for drawn in curve_figures(material)]
     return [plate for plate in plates if plate.pictures]
 
 
-def _plate(stem: str, panels: Sequence[Panel], folder: Path) -> Plate:
+def _panels(found: Sequence[View], methods: Sequence[str]) -> list[tuple[str, list[Panel]]]:
+    """The figures made of panels of their own: their stems and panels."""
+    parts = ("forget", "test")
+    kinds = [
+        ("forgetting-vs-retained", [forgetting(view, methods) for view in found]),
+        ("distance-to-retraining", [distance(view, methods, part) for view in found for part in parts]),
+        ("true-labels", [true_labels(view, methods) for view in found]),
+    ]
+    return [(stem, [panel for some in panels for panel in some]) for stem, panels in kinds]
+
+
+def _plate(stem: str, panels: Sequence[Panel], folder: Path, part: str = "figures") -> Plate:
     if panels:
         save(_joined(panels), folder / stem)
-    pictures = tuple(Picture(svg_text(_joined([panel])), panel.alt, panel.request) for panel in panels)
-    return Plate(stem, pictures)
+    pictures = tuple(Picture(svg_text(_joined([panel])), panel.alt, panel.request, panel.wide) for panel in panels)
+    return Plate(stem, pictures, part=part)
 
 
-def _wide_plate(stem: str, figure: Figure, alt: str, request: str, folder: Path) -> Plate:
+def _wide_plate(
+    stem: str, figure: Figure, alt: str, request: str, folder: Path, part: str = "figures"
+) -> Plate:  # fmt: skip
     save(figure, folder / stem)
-    return Plate(stem, (Picture(svg_text(figure), alt, request),), wide=True)
+    return Plate(stem, (Picture(svg_text(figure), alt, request, wide=True),), wide=True, part=part)
 
 
 def _joined(panels: Sequence[Panel]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    wide = any(panel.wide for panel in panels)
     columns = min(_COLUMNS, len(panels)) if len(panels) != 3 else 3  # three in a row leave no gap
+    columns = 1 if wide else columns
     rows = -(-len(panels) // columns)
     height = max(panel.height for panel in panels)
-    figure = Figure(figsize=(_PANEL[0] * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(_PANEL[0] * (2 if wide else columns), height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     finish = [panel.draw(axes) for panel, axes in zip(panels, grid, strict=False)]

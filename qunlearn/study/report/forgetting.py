@@ -18,6 +18,7 @@ from qunlearn.study.report.panels import (
     draw_mark,
     draw_retrained,
     label,
+    large,
     said,
     wrapped,
 )
@@ -46,15 +47,17 @@ def forgetting(view: View, methods: Sequence[str]) -> list[Panel]:
     window, inside = _detail(points, own)
     listed = "; ".join(said(view, name, (ACROSS, UP), 100.0, 1) for name in (RETRAINED, *shown))
     alt = f"Scatter plot, {view.title}: accuracy on forget and retain set in per cent. {listed}."
+    size = large(len(shown))
     if window is None:
-        return [Panel(view.request, alt, lambda axes: _whole(axes, view, methods, points, own, None, set()))]
+        return [Panel(view.request, alt, lambda axes: _whole(axes, view, methods, points, own, None, set()), **size)]
     near = "; ".join(said(view, name, (ACROSS, UP), 100.0, 1) for name in (RETRAINED, *shown) if name in inside)
     return [
-        Panel(view.request, alt, lambda axes: _whole(axes, view, methods, points, own, window, inside)),
+        Panel(view.request, alt, lambda axes: _whole(axes, view, methods, points, own, window, inside), **size),
         Panel(
             view.request,
             f"The same around the retrained models: {near}.",
             lambda axes: _near(axes, view, methods, points, own, window, inside),
+            **large(len(inside)),
         ),
     ]
 

@@ -40,4 +40,8 @@ def gather(study_dir: str | Path) -> Material:
         missing=len(study.trials) - done - len(study.failed),
         budget=int(study.config["tuning"]["budget"]),
         tunings=study.tunings(),
+        audits=study.audits(),
+        histories=study.histories(),
+        rankings=study.rankings(),
+        left_out=study.left_out(),
     )

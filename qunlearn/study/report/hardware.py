@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qunlearn.evaluation.comparison import Comparison, Entry, Order
+from qunlearn.study.report.drawings import inline
 from qunlearn.study.report.hardware_figures import Drawn, write_figures
 from qunlearn.study.report.hardware_material import MEASURES, WAYS, Sides
 from qunlearn.study.report.hardware_story import stories
-from qunlearn.study.report.page import Cell, Group, Row, Table, inline
+from qunlearn.study.report.tabling import Cell, Group, Row, Table
 from qunlearn.study.report.wording import Measure
 
 if TYPE_CHECKING:

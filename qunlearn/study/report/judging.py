@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,9 @@ from qunlearn.study.report.material import ORIGINAL
 from qunlearn.study.report.views import Band, View
 
 Place = Literal["within", "unsettled", "beyond"]
+Side = Literal["within", "unsettled", "above", "below", ""]
+
+MEMBERSHIP = "membership_auc"
 
 JUDGED = {
     "gap_forget": "accuracy on the forget set",
@@ -65,3 +69,33 @@ def judge(view: View) -> list[Verdict]:
         if places:
             verdicts.append(Verdict(method, places))
     return verdicts
+
+
+def original_places(view: View) -> dict[str, str]:
+    """Where the untouched original lies by each judged measure and by the membership attack.
+
+    The attack counts in both directions: ``above`` and ``below`` are both beyond the range. Empty without a yardstick.
+    """
+    places: dict[str, str] = {}
+    for verdict in judge(view):
+        if verdict.method == ORIGINAL:
+            places.update(verdict.places)
+    band = view.band(MEMBERSHIP) if MEMBERSHIP in view.cells else None
+    if places and band is not None and view.has(ORIGINAL, MEMBERSHIP):
+        places[MEMBERSHIP] = side(*view.value(ORIGINAL, MEMBERSHIP), band)
+    return places
+
+
+def side(value: float, low: float, high: float, band: Band | None) -> Side:
+    """Where a figure lies against the retrained models' range, in either direction; empty where that is not known.
+
+    Within: the value is in the range. Above or below: its whole interval is outside. Unsettled: neither, or outside
+    without an interval.
+    """
+    if band is None or not math.isfinite(value):
+        return ""
+    if band.least <= value <= band.most:
+        return "within"
+    if value > band.most:
+        return "above" if low > band.most else "unsettled"
+    return "below" if high < band.least else "unsettled"

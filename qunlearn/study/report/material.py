@@ -15,6 +15,7 @@ KEYS = (
     "study", "trial", "protocol", "dataset", "split_seed", "circuit", "qubits", "depth", "entanglement", "encoder",
     "head", "request", "method", "seed",
 )  # fmt: skip
+CERTIFIED = ("epsilon", "delta", "epsilon_estimated", "delta_estimated")  # no average of them guarantees anything
 REPEATS = ("study", "trial", "split_seed", "seed")  # what tells apart trials of one group
 
 
@@ -34,6 +35,11 @@ class Material:
         missing: how many planned trials are not there yet.
         budget: how many settings were tried per method; 0 and 1 are no search.
         tunings: the records of the tunings, with the columns that identify each as ``row``.
+        audits: one row a trial and audit: the columns that identify the trial, then ``audit``, ``value``, ``low``,
+            ``high``, ``retrained``, ``retrained_low``, ``retrained_high``, ``n``, ``unit``, ``reason``; None for none.
+        histories: one row an original or retrained model and epoch; None where none are kept.
+        rankings: the records of the rankings by validation, with the columns that identify each as ``row``.
+        left_out: one row a method and place where it cannot work: the columns that name both, and ``reason``.
     """
 
     name: str
@@ -47,12 +53,16 @@ class Material:
     missing: int = 0
     budget: int = 0
     tunings: Sequence[Mapping[str, Any]] = ()
+    audits: DataFrame | None = None
+    histories: DataFrame | None = None
+    rankings: Sequence[Mapping[str, Any]] = ()
+    left_out: DataFrame | None = None
 
     @property
     def measures(self) -> list[str]:
         """The columns that hold a number to average: every numeric column that identifies nothing."""
         numeric = self.records.select_dtypes(include=["number", "bool"]).columns
-        return [name for name in numeric if name not in (*KEYS, *self.axes)]
+        return [name for name in numeric if name not in (*KEYS, *self.axes, *CERTIFIED)]
 
     @property
     def swept(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Panels: distance to retraining, and cost against distance. What all panels share."""
+"""Panels: distance to retraining, and what all panels share."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qunlearn.study.report.material import ORIGINAL, RETRAINED
+from qunlearn.study.report.kinds import MANY
+from qunlearn.study.report.material import ORIGINAL
 from qunlearn.study.report.placing import NEAR, nearest, place_labels
 from qunlearn.study.report.style import BAND, INK, MUTED, PAPER, Mark, marks
 from qunlearn.study.report.views import Band, View
-from qunlearn.study.report.wording import method_name
+from qunlearn.study.report.wording import Measure, method_name, share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,77 +31,85 @@ Points = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: how to draw it into axes (which may return a last step), and what it shows in words."""
+    """One panel: how to draw it into axes (which may return a last step), and what it shows in words.
+
+    Args:
+        request: the forget request that it is about.
+        alt: what it shows, in words.
+        draw: puts it into axes; what it returns is called once the layout is settled.
+        height: in inches.
+        wide: whether it takes the whole width: there are too many names for half of it.
+    """
 
     request: str
     alt: str
     draw: Callable[[Axes], Step | None]
     height: float = 3.1
+    wide: bool = False
 
 
 def distance(view: View, methods: Sequence[str], part: str) -> list[Panel]:
     """Jensen-Shannon divergence to the retrained models, methods sorted by it, the retrained models' range a band."""
-    measure = f"js_{part}"
-    shown = [name for name in (ORIGINAL, *view.methods) if view.has(name, measure)]
-    shown.sort(key=lambda name: view.value(name, measure)[0])
+    measure = Measure(f"js_{part}", "Jensen\u2013Shannon divergence", "nats")
+    head = f"{view.title}: Jensen-Shannon divergence to the retrained models on the {PARTS[part]}, in nats"
+    return _dots(view, methods, measure, f"{view.title}: {PARTS[part]}", head)
+
+
+def true_labels(view: View, methods: Sequence[str]) -> list[Panel]:
+    """Accuracy on forget inputs under their true labels, where the request is for corrupted samples."""
+    measure = share("accuracy_forget_true", "Accuracy under the true labels")
+    head = f"{view.title}: accuracy on the forget inputs under their true labels, in per cent"
+    return _dots(view, methods, measure, view.title, head)
+
+
+def _dots(view: View, methods: Sequence[str], measure: Measure, title: str, head: str) -> list[Panel]:
+    shown = [name for name in (ORIGINAL, *view.methods) if view.has(name, measure.key)]
+    shown.sort(key=lambda name: view.value(name, measure.key)[0])
     if not shown:
         return []
-    band = view.band(measure)
+    band = view.band(measure.key)
 
     def draw(axes: Axes) -> None:
-        if band:
-            draw_band(axes, band, 1.0, "x")
-            axes.annotate(
-                "retrained", (band.mean, 1.0), (0.0, 2.0), xycoords=("data", "axes fraction"),
-                textcoords="offset points", ha="center", va="bottom", fontsize=6.5, color=MUTED,
-            )  # fmt: skip
-        for row, name in enumerate(shown):
-            draw_bars(axes, (row, row, row), view.value(name, measure), _mark_of(name, methods), swap=True)
-            draw_mark(axes, view.value(name, measure)[0], row, _mark_of(name, methods))
-        axes.set_yticks(range(len(shown)), [method_name(name) for name in shown])
-        axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="Jensen\u2013Shannon divergence (nats)")
-        _from_zero(axes, "x", band)
-        axes.grid(axis="x", visible=False)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.set_title(wrapped(f"{view.title}: {PARTS[part]}"), pad=14.0)
+        _draw_dots(axes, view, methods, measure, shown)
+        axes.set_title(wrapped(title), pad=14.0)
 
-    listed = "; ".join(said(view, name, (measure,), 1.0, 3) for name in shown)
-    own = f" Retrained models among themselves: {band.least:.3f} to {band.most:.3f}." if band else ""
-    head = f"Dot plot, {view.title}: Jensen-Shannon divergence to the retrained models on the {PARTS[part]}, in nats. "
-    return [Panel(view.request, f"{head}{listed}.{own}", draw, height=1.05 + 0.225 * len(shown))]
+    listed = "; ".join(said(view, name, (measure.key,), measure.factor, measure.digits) for name in shown)
+    own = f" Retrained models: {measure.show(band.least)} to {measure.show(band.most)}." if band else ""
+    each = 0.165 if len(shown) > MANY else 0.225
+    return [Panel(view.request, f"Dot plot, {head}: {listed}.{own}", draw, height=1.05 + each * len(shown))]
 
 
-def cost(view: View, methods: Sequence[str]) -> list[Panel]:
-    """Gradient evaluations (across, logarithmic) against Jensen-Shannon divergence on the forget set."""
-    across, up = "gradient_evaluations", "js_forget"
-    shown = [name for name in view.methods if view.has(name, across, up)]
-    if not shown:
-        return []
-    band = view.band(up)
+def _draw_dots(axes: Axes, view: View, methods: Sequence[str], measure: Measure, shown: Sequence[str]) -> None:
+    if band := view.band(measure.key):
+        draw_band(axes, band, measure.factor, "x")
+        axes.annotate(
+            "retrained", (measure.factor * band.mean, 1.0), (0.0, 2.0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", va="bottom", fontsize=6.5, color=MUTED,
+        )  # fmt: skip
+    for row, name in enumerate(shown):
+        mean, low, high = (measure.factor * value for value in view.value(name, measure.key))
+        draw_bars(axes, (row, row, row), (mean, low, high), _mark_of(name, methods), swap=True)
+        draw_mark(axes, mean, row, _mark_of(name, methods))
+    small = {"fontsize": 6.5} if len(shown) > MANY else {}
+    axes.set_yticks(range(len(shown)), [method_name(name) for name in shown], **small)
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=f"{measure.head} ({measure.unit})")
+    if measure.unit == "nats":
+        from_zero(axes, "x", band)
+    axes.grid(axis="x", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
 
-    def draw(axes: Axes) -> Step:
-        if band:
-            draw_band(axes, band, 1.0, "y")
-        points: Points = {name: (view.value(name, across)[0], view.value(name, up)[0]) for name in shown}
-        for name, point in points.items():
-            draw_bars(axes, (point[0],) * 3, view.value(name, up), marks(methods)[name])
-            draw_mark(axes, *point, marks(methods)[name])
-        if band and view.has(RETRAINED, across):
-            points[RETRAINED] = (view.value(RETRAINED, across)[0], band.mean)
-            draw_retrained(axes, *points[RETRAINED])
-        _logarithmic(axes, [point[0] for point in points.values()])
-        axes.margins(0.14)
-        axes.set(xlabel="Gradient evaluations (samples)", ylabel="JS divergence, forget set (nats)")
-        axes.set_title(wrapped(view.title))
-        _from_zero(axes, "y", band)
-        return lambda: label(axes, points)
 
-    listed = "; ".join(
-        f"{method_name(name)} {view.value(name, across)[0]:.0f}, {view.value(name, up)[0]:.3f}" for name in shown
-    )
-    head = f"Scatter plot, {view.title}: gradient evaluations and Jensen-Shannon divergence on the forget set in nats. "
-    return [Panel(view.request, f"{head}{listed}.", draw)]
+class Size(TypedDict):
+    """The size of a panel with many names in it."""
+
+    height: float
+    wide: bool
+
+
+def large(count: int) -> Size:
+    """The size of a panel in which that many points have names."""
+    return Size(height=5.2, wide=True) if count > MANY else Size(height=3.1, wide=False)
 
 
 def draw_band(axes: Axes, band: Band, factor: float, axis: str) -> None:
@@ -144,7 +153,7 @@ def _mark_of(name: str, methods: Sequence[str]) -> Mark | None:
     return None if name == ORIGINAL else marks(methods)[name]
 
 
-def _from_zero(axes: Axes, axis: str, band: Band | None) -> None:
+def from_zero(axes: Axes, axis: str, band: Band | None) -> None:
     """Start an axis a little below zero, so that no mark is cut; spread the small values where large ones crowd them.
 
     The root scale is that of the Jensen-Shannon distance; the axis label says that it is used.
@@ -183,7 +192,7 @@ def _signed_square(values: Any) -> Any:
     return np.sign(values) * np.square(values)
 
 
-def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+def logarithmic(axes: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis of plain numbers; with zeros in it, linear below the least positive value."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -85,18 +85,27 @@ def _own_cost(boxes: Floats, point: Floats, frame: Floats, markers: Floats, obst
 def _mutual_cost(boxes: Floats, point: Floats, others: Floats, anchors: Floats) -> Floats:
     """Overlap with other labels, lines that cross, and lines that run through a label."""
     cost: Floats = np.asarray(40.0 * overlaps(_padded(boxes), others).sum(axis=1))
-    ends = nearest(boxes, point)
-    for other, anchor in zip(others, anchors, strict=True):
-        end = nearest(other[None], anchor)[0]
-        covered = _through(_padded(boxes), anchor, end[None]), _through(_padded(other[None]), point, ends)
-        cost = cost + 60.0 * _cross(point, ends, anchor, end) + 40.0 * np.sum(covered, axis=0)
-    return cost
+    ends, other_ends = nearest(boxes, point), np.clip(anchors, others[:, :2], others[:, 2:])
+    crossing = _cross(point, ends[:, None], anchors, other_ends)
+    covered = _run_through(_padded(boxes), anchors, other_ends)
+    covering = _run_through(_padded(others), np.broadcast_to(point, ends.shape), ends).T
+    return np.asarray(cost + 60.0 * crossing.sum(axis=1) + 40.0 * (covered.sum(axis=1) + covering.sum(axis=1)))
+
+
+def _run_through(boxes: Floats, starts: Floats, ends: Floats) -> NDArray[np.bool_]:
+    """Whether each box is passed through by each line: ``(boxes, lines)``."""
+    along = starts + _steps()[:, None] * (ends - starts)  # (steps, lines, 2)
+    inside = (boxes[:, None, None, :2] < along) & (along < boxes[:, None, None, 2:])
+    return np.asarray(inside.all(axis=3).any(axis=1))
+
+
+def _steps() -> Floats:
+    return np.linspace(0.0, 1.0, 12)[:, None]
 
 
 def _through(boxes: Floats, start: Floats, ends: Floats) -> NDArray[np.bool_]:
     """Whether lines from one start pass through boxes; boxes and ends are broadcast against each other."""
-    steps = np.linspace(0.0, 1.0, 12)[:, None, None]
-    along = start + steps * (ends - start)
+    along = start + _steps()[:, None] * (ends - start)
     inside = (boxes[:, :2] < along) & (along < boxes[:, 2:])
     return np.asarray(inside.all(axis=2).any(axis=0))
 

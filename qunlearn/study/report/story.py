@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qunlearn.study.report.intervals import describe_interval
-from qunlearn.study.report.judging import JUDGED, Verdict, judge
+from qunlearn.study.report.judging import JUDGED, MEMBERSHIP, Verdict, judge, original_places
 from qunlearn.study.report.material import ORIGINAL, RETRAINED, Material
 from qunlearn.study.report.views import View
-from qunlearn.study.report.wording import MAIN, method_name
+from qunlearn.study.report.wording import DASH, MAIN, method_name
 
+NOTHING = "Nothing to unlearn here"
 _SHOWN = {column.key: column for column in MAIN}
 
 
@@ -38,6 +39,8 @@ def tell(view: View) -> Story:
     verdicts = {verdict.method: verdict for verdict in judge(view)}
     original = verdicts.get(ORIGINAL)
     headline, text = _about_original(view, original)
+    if headline == NOTHING and original_places(view).get(MEMBERSHIP) in ("above", "below"):
+        headline, text = _traced(view)
     methods = [verdict for name, verdict in verdicts.items() if name != ORIGINAL]
     return Story(view.title, headline, text, _groups(methods))
 
@@ -70,7 +73,7 @@ def _about_original(view: View, verdict: Verdict | None) -> tuple[str, str]:
         )
     seen = _compared(view)
     if verdict.place == "within":
-        return "Nothing to unlearn here", (
+        return NOTHING, (
             f"The untouched original lies within the retrained models\u2019 range: {seen}. It cannot be told from a "
             "model that never saw the forget set, so no method can show here that it removed anything."
         )
@@ -83,6 +86,18 @@ def _about_original(view: View, verdict: Verdict | None) -> tuple[str, str]:
     return "There is something to unlearn", (
         f"The untouched original differs from the retrained models by more than they differ among themselves, "
         f"in {where}: {seen}."
+    )
+
+
+def _traced(view: View) -> tuple[str, str]:
+    """The original's outputs are like the retrained models', and yet an attack on membership tells it apart."""
+    band = view.band(MEMBERSHIP)
+    show = _SHOWN[MEMBERSHIP].show
+    range_ = f"{show(band.least)} to {show(band.most)}" if band else DASH
+    return "Only membership tells", (
+        f"The untouched original lies within the retrained models\u2019 range: {_compared(view)}. But the membership "
+        f"attack tells it from them: AUC {show(view.value(ORIGINAL, MEMBERSHIP)[0])} against {range_}. What there is "
+        "to unlearn shows there alone."
     )
 
 

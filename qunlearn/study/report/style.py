@@ -7,12 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from qunlearn.study.report.kinds import MANY, grouped
+
 INK, MUTED, RULE, BAND, PAPER = "#1d2327", "#5d676f", "#d8dcd9", "#e3e7e8", "#fefefe"
+WITHIN, UNSETTLED, BEYOND = "#0b6e4f", "#6b5a1e", "#9c3b12"  # where a figure lies against the retrained models' range
 
 # Okabe and Ito's colours without black and yellow (the first is the ink's, the second vanishes on white),
 # ordered so that neighbours differ in grey too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6B4C9A")
+_TELLING = 3  # families: with fewer, colours tell single methods apart
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "p", "h")
+_MORE = ("<", ">")  # for families that are long
 
 _RC: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -59,11 +64,27 @@ class Mark:
 
 
 def marks(methods: Sequence[str]) -> dict[str, Mark]:
-    """A mark for each method; colour and marker repeat with different periods, so that pairs stay apart."""
-    return {
-        name: Mark(_COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)])
-        for number, name in enumerate(methods)
-    }
+    """A mark for each method.
+
+    Colour and marker repeat with different periods, so that pairs stay apart. Where methods are many, those of one
+    family share a colour and differ in the marker.
+    """
+    groups = grouped(methods)
+    if len(methods) <= MANY or len(groups) < _TELLING:
+        pairs = [(number % len(_COLOURS), number % len(_MARKS)) for number in range(len(methods))]
+        return {name: Mark(_COLOURS[one], _MARKS[other]) for name, (one, other) in zip(methods, pairs, strict=True)}
+    found: dict[str, Mark] = {}
+    for number, (_, names) in enumerate(groups):
+        for name in names:
+            found[name] = _free(number, set(found.values()))
+    return {name: found[name] for name in methods}
+
+
+def _free(first: int, taken: set[Mark]) -> Mark:
+    """The first mark that is free, of a family's own colour if there is one; any, once all are taken."""
+    order = [*_COLOURS[first % len(_COLOURS) :], *_COLOURS[: first % len(_COLOURS)]]
+    every = [Mark(colour, marker) for colour in order for marker in (*_MARKS, *_MORE)]
+    return next((mark for mark in every if mark not in taken), every[0])
 
 
 @contextmanager

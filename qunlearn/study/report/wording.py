@@ -91,11 +91,16 @@ def share(key: str, head: str, meaning: str = "") -> Measure:
 
 MAIN = (
     share("accuracy_forget", "Accuracy, forget", "Share of the forget set that is classified correctly."),
+    share("accuracy_forget_true", "Accuracy, forget, true labels", "Share of the corrupted samples that get the label "
+          "they had before: whether the harm is gone shows without any retrained model."),
     share("accuracy_retain", "Accuracy, retain", "Share of the retain set that is classified correctly."),
     share("accuracy_test", "Accuracy, test", "Share of the test set that is classified correctly."),
     Measure("js_forget", "JS, forget", "nats", "Jensen\u2013Shannon divergence between the predictions of this model "
             "and of the retrained models on the forget set; 0 is the same, ln 2 = 0.693 the most."),
     Measure("js_test", "JS, test", "nats", "The same on the test set."),
+    Measure("oracle_distance", "Oracle distance", "", "Divergence to the retrained models in units of their divergence "
+            "among themselves, mean over forget, retain and test set; 1 is as near as retraining is to itself.",
+            digits=2),
     Measure("membership_auc", "Membership AUC", "", "How well an attack tells the forget set from samples never "
             "trained on; the mark is the retrained models' value, not 0.5."),
     Measure("tow", "Tug-of-war", "", "(1 \u2212 gap on forget)(1 \u2212 gap on retain)(1 \u2212 gap on test) to the "
@@ -107,7 +112,7 @@ MAIN = (
 
 FAMILIES = (
     ("Accuracy", ("accuracy", "gap_")),
-    ("Distance to the retrained models", ("kl_", "js_", "agreement_")),
+    ("Distance to the retrained models", ("oracle_distance", "kl_", "js_", "agreement_")),
     ("Traces of membership", ("membership", "entropy")),
     ("Scores", ("tow", "uqi")),
     ("Weights and states", ("weight_distance", "state_fidelity")),
