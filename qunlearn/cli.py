@@ -21,6 +21,7 @@ from qunlearn.errors import InputError, QunlearnError, UnknownNameError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from qunlearn.evaluation.audit import Finding
     from qunlearn.hardware import Status
     from qunlearn.study.grid import StudyConfig
 
@@ -100,6 +101,39 @@ def report(folder: Folder) -> None:
 
     load_study(folder)  # a folder without a study is refused here
     typer.echo(f"Report: {write_report(folder)}")
+
+
+@app.command()
+def audit(
+    model: Annotated[Path, typer.Argument(help="A saved model: the folder of a trial, or what save_model wrote.")],
+    study: Annotated[Path, typer.Option(help="The study that it is from: its file, or its results folder.")],
+    request: Annotated[str | None, typer.Option(help='What was to be forgotten, as tables name it: "5 %".')] = None,
+    where: Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Which cell of the study.")] = None,
+    families: Annotated[list[str] | None, typer.Option("--audit", help="A family of audits; all if none.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder; runs/NAME where not given.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attack a model and probe what it still holds, beside the retrained models attacked and probed alike."""
+    from qunlearn.study.audit_model import audit_model
+
+    config, root = _study(study, out, changes or [])
+    chosen = _pairs(where or []) | ({"request": request} if request is not None else {})
+    found = audit_model(model, config, root, where=chosen, families=families or None, say=_say)
+    if as_json:
+        from qunlearn.study.task import canonical
+
+        typer.echo(canonical({**found.place, **found.audit.to_dict()}))
+        return
+    rows = [[one.name, _spread(one.value, one.low, one.high), _retrained(one), str(one.n)] for one in found.audit]
+    told = ", ".join(f"{name} {found.place[name]}" for name in ("dataset", "split_seed", "request"))
+    _print_table(f"{model} ({told})", ["audit", "value (95 %)", "retrained (least to greatest)", "n"], rows)
+    reasons: dict[str, list[str]] = {}
+    for one in found.audit:
+        reasons.setdefault(one.reason, []).append(one.name)
+    for reason, names in reasons.items():
+        if reason:
+            typer.echo(f"{', '.join(names)}: {reason}")
 
 
 @app.command(name="list")
@@ -365,6 +399,15 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
     if wrong:
         raise InputError(f"expected --where COLUMN=VALUE, got {wrong[0]!r}")
     return dict(item.split("=", 1) for item in given)
+
+
+def _spread(value: float, low: float, high: float) -> str:
+    """A figure and its interval, in three digits; a dash where there is none."""
+    return "-" if value != value else f"{value:.3g} ({low:.3g} to {high:.3g})"
+
+
+def _retrained(one: Finding) -> str:
+    return _spread(one.retrained, one.retrained_low, one.retrained_high)
 
 
 def _numbers(option: str, given: str | None) -> tuple[int, ...]:

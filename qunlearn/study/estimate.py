@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 from qunlearn import methods
 from qunlearn.data import Dataset, Split
 from qunlearn.evaluation import Judge, predict
+from qunlearn.evaluation.audit import Auditor
 from qunlearn.methods import Unlearned
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.study.conditions import conditions, trained, under
@@ -24,6 +25,7 @@ from qunlearn.study.plan import Plan
 from qunlearn.study.prepare import model_of, recipe_of, split_of
 from qunlearn.study.task import Task, Unit, canonical, units_of
 from qunlearn.study.tuning import settings_of
+from qunlearn.training.replicas import obstacle
 from qunlearn.training.train import fit_all, of_classes
 
 #: Seconds that baselines and report take.
@@ -34,6 +36,10 @@ BATCHES = 8
 EPOCHS = 3
 #: Samples that predictions with noise, shots or a backend are timed on.
 FEW = 64
+#: Kinds of tasks that look at what trials left.
+LATER = ("shadow", "population", "ranking", "audit")
+#: Seconds in which a ranking judges a trial.
+RANKED = 0.02
 #: Seconds that a batch with noise, shots or a backend may take for training to be timed on more than one.
 SLOW = 0.3
 
@@ -81,7 +87,9 @@ def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
     try:
         meter = _Meter(str(plan.study.folder), time.thread_time() + patience)
         units = {unit.key: unit for unit in units_of(plan.tasks, {task.key for task in plan.tasks})}
-        costs = {task.key: meter.cost(task, units[task.unit]) for task in plan.tasks}
+        ranked = {task.key: task for task in plan.of("ranking")}
+        costs = {task.key: meter.cost(task, units[task.unit]) for task in plan.tasks if task.kind not in LATER}
+        costs |= {task.key: meter.later(task, units[task.unit], ranked) for task in plan.tasks if task.kind in LATER}
     finally:
         torch.set_num_threads(threads)
     return Estimate(
@@ -98,6 +106,7 @@ class _Meter:
         self.epochs: dict[str, _Cost] = {}
         self.methods: dict[str, _Cost] = {}
         self.evaluations: dict[str, _Cost] = {}
+        self.audits: dict[str, _Cost] = {}
         self.slow: set[str] = set()
 
     def cost(self, task: Task, unit: Unit) -> _Cost:
@@ -118,6 +127,37 @@ class _Meter:
             return evaluation
         unlearning = self._unlearning(task, split, size).times(size / len(unit.tasks))
         return _Cost(unlearning.seconds + evaluation.seconds, unlearning.gradient_evaluations)
+
+    def later(self, task: Task, unit: Unit, rankings: Mapping[str, Task]) -> _Cost:
+        """What a task of the audits costs one worker; methods have equal chances to be among the best."""
+        split = split_of(task.settings, task.request, self.folder)
+        if task.kind == "ranking":
+            return _Cost(RANKED * len(task.after))
+        if task.kind == "audit":
+            one = self._auditing(task, split)
+            return one.times(1 + len(task.retrained) / len(unit.tasks))
+        numbers, part, training = len(task.extra["numbers"]), task.extra["part"], task.settings["training"]
+        size = 1 if obstacle(model_of(task.settings, split.train, 0)) else numbers
+        cost = _Cost(0.0)
+        if not (part == "unlearned" and task.uses):  # what starts from nothing is trained first
+            data = split.retain if part == "retrained" else split.train
+            epochs = expected_epochs(training["epochs"], training["patience"])
+            cost = self._epoch(task, split, size).times(len(data) * numbers * epochs)
+        if part == "unlearned":
+            own = self._unlearning(task, split, size).times(numbers)
+            cost = _Cost(cost.seconds + own.seconds, cost.gradient_evaluations + own.gradient_evaluations)
+        methods_there = len(rankings[task.ranking].extra["trials"]) if task.ranking else 1
+        return cost.times(min(1.0, task.extra["best"] / methods_there) if task.ranking else 1.0)
+
+    def _auditing(self, task: Task, split: Split) -> _Cost:
+        """Of one model, by an audit of two that are untrained: the second stands for the retrained ones."""
+        key = canonical([_model_key(task, task.settings), task.extra["families"]])
+        if key not in self.audits and (not self.audits or time.thread_time() < self.deadline):
+            models = [_fitted(task, split, seed) for seed in range(3)]
+            start = _now(task)
+            Auditor(split, original=models[0], retrained=models[1:2])(models[2], audits=task.extra["families"])
+            self.audits[key] = _Cost((_now(task) - start) / 2)
+        return self.audits.get(key) or _mean(list(self.audits.values()))
 
     def _epoch(self, task: Task, split: Split, size: int) -> _Cost:
         """Of training, for one sample."""
@@ -158,7 +198,8 @@ class _Meter:
         epochs = getattr(method, "epochs", 1)
         training = self._epoch(task, split, size).times(len(split.train))
         key = canonical([task.method, task.request, size])
-        ours = type(method).__module__.startswith("qunlearn.")  # what a user's method does, only a worker may suffer
+        # What a user's method does, only a worker may suffer; an untrained model carries no trace.
+        ours = type(method).__module__.startswith("qunlearn.") and not method.trains
         if key not in self.methods and ours and time.thread_time() < self.deadline:
             self.methods[key] = self._one_epoch(task, split, method, size).beside(training)
         known = list(self.methods.values()) or [_Cost(1.0, 1.0)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qunlearn.errors import InputError, UnknownNameError
 from qunlearn.study.store import Store, read_json
-from qunlearn.study.task import Task
+from qunlearn.study.task import CORRUPTION, Task
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 _FINDING = ["value", "low", "high", "retrained", "retrained_low", "retrained_high", "n", "unit", "reason"]
 _MODEL = [
-    "dataset", "split_seed", "circuit", "qubits", "depth", "entanglement", "control", "method", "request", "kind",
-    "seed",
+    "dataset", "split_seed", "circuit", "qubits", "depth", "entanglement", "control", "corruption", "method",
+    "request", "kind", "seed",
 ]  # fmt: skip
 
 
@@ -123,7 +124,8 @@ class Study:
     def histories(self) -> DataFrame:
         """One row an epoch of every original and retrained model: what training and validation said of it.
 
-        Columns: dataset, split_seed, circuit, qubits, depth, entanglement, control, method (of models that a method
+        Columns: dataset, split_seed, circuit, qubits, depth, entanglement, control, corruption (of the training set),
+        method (of models that a method
         trained its own way, else None), request (None for originals), kind, seed, epoch, loss, validation_loss,
         validation_accuracy, and kept: whether this epoch is the model.
         """
@@ -149,15 +151,18 @@ class Study:
             "split_seed": data["split_seed"],
             "circuit": model["circuit"] if hybrid else model["factory"],
             **{key: model[key] if hybrid else None for key in knobs},
+            "entanglement": self._rows.get(task.key, {}).get("entanglement", model["entanglement"]),
+            "corruption": ", ".join(f"{key} {data[key]}" for key in CORRUPTION if key in data),
             "method": task.method["name"] if task.method else None,
-            "request": self._requests().get(task.key),
+            "request": self._rows.get(task.key, {}).get("request") if task.kind == "retrained" else None,
             "kind": task.kind,
             "seed": task.seed,
         }
 
-    def _requests(self) -> dict[str, str]:
-        """By key of a retrained model the request that its trials name."""
-        return {key: str(trial.row["request"]) for trial in self.trials for key in trial.retrained}
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        """By key of a model the row of a trial that needs it."""
+        return {key: trial.row for trial in self.trials for key in trial.needs}
 
     def table(self) -> DataFrame:
         """One row a finished trial in the order of the plan: what identifies it, figures, counts.
