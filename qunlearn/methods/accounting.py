@@ -22,12 +22,17 @@ def gaussian_delta(distance: float, sigma: float, epsilon: float) -> float:
 
     Source: Balle and Wang 2018, arXiv 1805.06530, theorem 8.
     """
-    from scipy.special import log_ndtr, ndtr
-
     if distance == 0:
         return 0.0
     r = distance / sigma
-    return max(0.0, float(ndtr(r / 2 - epsilon / r) - np.exp(epsilon + log_ndtr(-r / 2 - epsilon / r))))
+    return max(0.0, _delta(r, epsilon / r - r / 2))
+
+
+def _delta(r: float, t: float) -> float:
+    """`gaussian_delta` at epsilon ``r t + r^2 / 2``; nothing overflows, however large r is."""
+    from scipy.special import erfcx, ndtr
+
+    return float(ndtr(-t) - erfcx((t + r) / math.sqrt(2)) * math.exp(-t * t / 2) / 2)
 
 
 def gaussian_epsilon(distance: float, sigma: float, delta: float) -> float:
@@ -39,9 +44,8 @@ def gaussian_epsilon(distance: float, sigma: float, delta: float) -> float:
     if distance == 0 or gaussian_delta(distance, sigma, 0.0) <= delta:
         return 0.0
     r = distance / sigma
-    # P(privacy loss > epsilon) bounds delta from above: at this epsilon it is delta.
-    high = r * r / 2 + r * max(0.0, -float(ndtri(delta)))
-    return float(brentq(lambda e: gaussian_delta(distance, sigma, e) - delta, 0.0, high, xtol=1e-12, rtol=1e-12))
+    high = -float(ndtri(delta))  # where P(privacy loss > epsilon), which bounds delta from above, is delta
+    return r * (float(brentq(lambda t: _delta(r, t) - delta, -r / 2, max(high, 0.0), xtol=1e-13)) + r / 2)
 
 
 def gaussian_sigma(distance: float, epsilon: float, delta: float) -> float:
@@ -55,7 +59,7 @@ def gaussian_sigma(distance: float, epsilon: float, delta: float) -> float:
     def surplus(log_sigma: float) -> float:
         return gaussian_delta(1.0, math.exp(log_sigma), epsilon) - delta
 
-    return distance * math.exp(brentq(surplus, -60.0, 60.0, xtol=1e-13))
+    return distance * math.exp(float(brentq(surplus, -60.0, 60.0, xtol=1e-13)))
 
 
 def renyi_epsilon(rate: float, delta: float) -> float:

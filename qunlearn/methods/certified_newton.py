@@ -57,7 +57,7 @@ class CertifiedNewton(Method):
     certifies: ClassVar[Kind | None] = CERTIFIED
 
     damping: float = hyper(0.1, "lambda, added to the curvature", low=1e-8, search=(1e-3, 10.0))
-    sigma: float | None = hyper(0.01, "standard deviation of the noise; none derives it from epsilon", low=1e-12)
+    sigma: float = hyper(0.01, "standard deviation of the noise, where no epsilon is given", low=1e-12)
     epsilon: float | None = hyper(None, "to derive the noise from; none works epsilon out from sigma", low=1e-6)
     delta: float = hyper(1e-5, "of the guarantee", low=1e-12, high=0.5)
     radius: float | None = hyper(
@@ -65,14 +65,6 @@ class CertifiedNewton(Method):
     )
     hessian_lipschitz: float = hyper(1.0, "M assumed, where classical layers stand", low=0)
     exact_up_to: int = hyper(1000, "parameters up to which the Hessian is formed", low=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.sigma is None) == (self.epsilon is None):
-            raise InputError(
-                f"expected either sigma or epsilon for certified-newton, got sigma={self.sigma} and "
-                f"epsilon={self.epsilon}; set the other to none"
-            )
 
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
         """The step, the bound, the noise."""
@@ -83,18 +75,14 @@ class CertifiedNewton(Method):
         step, least, damping = self._newton(net, task, start)
         facts = self._constants(model, start, least, damping)
         facts |= {"step": float(step.norm()), "parameters": len(start)}
-        sigma = self.sigma if self.sigma is not None else gaussian_sigma(facts["distance"], self._target, self.delta)
+        wanted = self.epsilon
+        sigma = self.sigma if wanted is None else gaussian_sigma(facts["distance"], wanted, self.delta)
         drawn = torch.randn(len(start), generator=work.seeds.generator("noise"), dtype=torch.float64).to(start.device)
         found = curvature.unflattened(start + step + sigma * drawn, parameters)
         net.parameters.update(_wrapped(net.module, found))
         work.guarantee = self._guarantee(model, list(parameters), sigma, facts)
         _warn(work, self.damping, facts)
         return net.write_back()
-
-    @property
-    def _target(self) -> float:
-        assert self.epsilon is not None
-        return self.epsilon
 
     def _newton(self, net: Net, task: Task, start: Tensor) -> tuple[Tensor, float, float]:
         """The step ``(P,)`` float64, the least eigenvalue of the Hessian, and the damping that was used."""

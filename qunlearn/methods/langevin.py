@@ -59,8 +59,8 @@ class Langevin(Method):
     name: ClassVar[str] = "langevin"
     certifies: ClassVar[Kind | None] = CERTIFIED
 
-    epsilon: float | None = hyper(1.0, "to derive the noise from; none works epsilon out from sigma", low=1e-6)
-    sigma: float | None = hyper(None, "standard deviation of each step's noise; none derives it", low=1e-12)
+    epsilon: float = hyper(1.0, "to derive the noise from, where no sigma is given", low=1e-6)
+    sigma: float | None = hyper(None, "each step's noise, epsilon follows; none derives it from epsilon", low=1e-12)
     delta: float = hyper(1e-5, "of the certificate", low=1e-12, high=0.5)
     radius: float = hyper(0.01, "C_0, of the ball that the original is clipped to", low=0, search=[0.01, 0.1, 1.0])
     clip: float = hyper(1.0, "C_1, largest norm of a sample's gradient", low=1e-12)
@@ -74,11 +74,6 @@ class Langevin(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.sigma is None) == (self.epsilon is None):
-            raise InputError(
-                f"expected either sigma or epsilon for langevin, got sigma={self.sigma} and epsilon={self.epsilon}; "
-                "set the other to none"
-            )
         if not self.learning_rate * self.decay < 1:
             raise InputError(
                 f"expected learning_rate * decay below 1 for langevin, got {self.learning_rate * self.decay}"
@@ -109,7 +104,6 @@ class Langevin(Method):
         """Sigma: as given, or the least that gives epsilon and delta."""
         if self.sigma is not None:
             return self.sigma
-        assert self.epsilon is not None
         return math.sqrt(self._rate(1.0) / renyi_rate(self.epsilon, self.delta))
 
     def _rate(self, sigma: float) -> float:
