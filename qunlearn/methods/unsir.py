@@ -127,5 +127,6 @@ def placed(kind: Kind, raw: Tensor, like: Tensor) -> Tensor:
         return raw
     if kind == "directions":
         length = torch.linalg.vector_norm(raw.flatten(1), dim=1)
-        return raw / length.view(-1, *[1] * (raw.dim() - 1))
+        unit: Tensor = raw / length.view(-1, *[1] * (raw.dim() - 1))
+        return unit
     return like.mean(0) + like.var(0, correction=0).mean().sqrt() * raw
