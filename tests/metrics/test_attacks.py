@@ -126,7 +126,8 @@ def outputs(seed: int, members: int, others: int, classes: int, leak: float) -> 
 
     def logits(labels: np.ndarray, extra: float) -> np.ndarray:
         heights = (1.0 + 0.5 * labels + extra)[:, None]
-        return heights * np.eye(classes)[labels] + rng.normal(size=(len(labels), classes))
+        table: np.ndarray = heights * np.eye(classes)[labels] + rng.normal(size=(len(labels), classes))
+        return table
 
     return logits(y, leak), y, logits(holdout_y, 0.0), holdout_y
 

@@ -66,7 +66,7 @@ def test_gaps_are_left_out_and_counted_and_ties_all_over_are_no_difference() -> 
 
 
 def test_equal_methods_are_told_apart_seldom() -> None:
-    runs = 200
+    runs = 100
     alarms = sum(len(found.groups) != 1 or len(found.groups[0]) != 5
                  for found in (rank(table(15, 5, seed, 0.0)) for seed in range(runs)))  # fmt: skip
     assert alarms <= binom.ppf(0.999, runs, 0.05)
