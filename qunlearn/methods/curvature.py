@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad, jacrev
+from torch.func import grad, jacrev, vjp
 from torch.nn.functional import cross_entropy
 
 from qunlearn.errors import NumericalError
@@ -28,6 +28,7 @@ Product = Callable[[Tensor], Tensor]  # a symmetric matrix times a vector, both 
 
 NUMBERS = 1 << 24  # entries of the derivatives that are held at once
 ROWS = 256  # samples whose graph is held for second derivatives
+UNITS = 32  # derivatives of a gradient that are taken at once
 
 
 def task_loss(net: Net, x: Tensor, y: Tensor) -> Tensor:
@@ -139,16 +140,17 @@ def gauss_newton_product(net: Net, x: Tensor) -> Product:
 def hessian(net: Net, x: Tensor, y: Tensor, loss: SampleLoss = task_loss) -> Tensor:
     """The matrix ``(P, P)`` of second derivatives of the mean loss over samples ``(n, ...)`` with labels ``(n,)``.
 
-    Row by row by double backward, and made symmetric to the last bit.
+    By the derivatives of the gradient along every parameter, and made symmetric to the last bit.
     """
-
-    def matrix_of(net: Net, leaves: Tensors, rows: Tensor, labels: Tensor) -> Tensor:
-        slopes = _derivatives(loss(net, rows, labels), leaves, again=True)
-        _count_second(net, len(rows), len(slopes))
-        return torch.stack([_derivatives(slope, leaves, keep=True) for slope in slopes])
-
-    matrix = _averaged(_reference(net), x, y, matrix_of)
-    return (matrix + matrix.T) / 2
+    view = _reference(net)
+    units = torch.eye(_size(trained(view))).to(flattened(trained(view)))
+    total = torch.zeros_like(units)
+    with evaluating(view.module):
+        for rows, labels in _parts(x, y, ROWS):
+            pull = _pullback(view, lambda n, rows=rows, labels=labels: loss(n, rows, labels))  # type: ignore[misc]
+            _count_second(view, len(rows), len(units))
+            total += torch.vmap(pull, chunk_size=UNITS)(units) * (len(rows) / len(x))
+    return (total + total.T) / 2
 
 
 def hessian_product(net: Net, x: Tensor, y: Tensor, loss: SampleLoss = task_loss) -> Product:
@@ -280,6 +282,19 @@ def _reference(net: Net) -> Net:
     return view
 
 
+def _pullback(net: Net, loss: Callable[[Net], Tensor]) -> Product:
+    """What multiplies a vector ``(P,)`` by the second derivatives of a loss, for `torch.vmap`."""
+    parameters = trained(net)
+
+    def value(vector: Tensor) -> Tensor:
+        view = net.at(unflattened(vector, parameters))
+        view.mapped, view.differentiated = True, frozenset(parameters)
+        return loss(view)
+
+    _, pull, *_ = vjp(grad(value), flattened(parameters))
+    return lambda unit: cast(Tensor, pull(unit)[0])
+
+
 def _derivatives(value: Tensor, leaves: Tensors, *, again: bool = False, keep: bool = False) -> Tensor:
     """The derivatives ``(P,)`` of a scalar by leaves, zero where it does not depend on them."""
     if not value.requires_grad:
@@ -300,7 +315,7 @@ def _tangent(outputs: Tensor, leaves: Tensors, vector: Tensor) -> Tensor:
 def _count_second(net: Net, samples: int, times: int) -> None:
     """Counts so many further derivatives of a gradient; shifts of shifts give all of them at once."""
     net.counts.gradient_evaluations += samples * times
-    net.counts.hardware_circuits += samples * net.price.shifts(net.differentiated) ** 2
+    net.counts.hardware_circuits += samples * net.price.shifts(frozenset(trained(net))) ** 2
 
 
 def _parts(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
