@@ -36,7 +36,8 @@ class BadTeacher(GradientMethod):
     together; the share is drawn anew for every pass (the source draws it once, for one pass).
 
     An untrained circuit's expectation values lie near 0, so that its outputs are near uniform: the constant outputs
-    that attacks on confidence recognise.
+    that attacks on confidence recognise. Forget accuracy ends at the share of forget samples that the untrained network
+    happens to call by their label, about 1 / K and often more for a single class; it does not go to 0 by itself.
 
     Source: Chundawat et al. 2023, arXiv 2205.08096, and the authors' code.
     """

@@ -36,7 +36,8 @@ class RMU(GradientMethod):
     most 1. The default stage is the circuit, or, without one that can move or with nothing before it that can, the
     last stage but one.
 
-    Knowledge stays recoverable: relearning and probes find it (the sources say so as well).
+    The target is a place, not a label: where the layers behind call it by the label that was to be forgotten, accuracy
+    stays. Knowledge stays recoverable: relearning and probes find it (the sources say so as well).
 
     Source: Li et al. 2024, arXiv 2403.03218 (WMDP), for language models; u as in open-unlearning, whose c is a
     fixed number for one model. The stage and the default c are adaptations.
@@ -67,10 +68,9 @@ class RMU(GradientMethod):
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
         """Both terms at every step, the stages up to the misdirected one moving."""
-        last = self.misdirected(model)
-        owners = [stage for stage in stages(model) if stage.parameters]
-        end = owners.index(last) + 1
-        names = frozenset(name for stage in owners[max(0, end - self.moving) : end] for name in stage.parameters)
+        owners = _owners(model)
+        moving = self._moving(owners, owners.index(self.misdirected(model)))
+        names = frozenset(name for stage in moving for name in stage.parameters)
         return [Phase("cycled", self.loss, self.epochs, names)]
 
     def loss(self, net: Net, batch: Batch, memo: Memo, stream: Stream) -> Tensor:
@@ -85,31 +85,45 @@ class RMU(GradientMethod):
 
         Raises:
             UnknownNameError: for a stage that the model lacks, or that has no parameters.
-            InputError: for a target that does not fit into a circuit's cube.
+            InputError: where nothing that leads to the stage can move, and for a target outside a circuit's cube.
         """
-        owners = [stage for stage in stages(model) if stage.parameters]
+        owners = _owners(model)
+        place = self._default(model, owners)
         if self.stage is not None:
-            chosen = {stage.name: stage for stage in owners}.get(self.stage)
-            if chosen is None:
-                raise UnknownNameError("stage with parameters", self.stage, [stage.name for stage in owners])
-        else:
-            chosen = self._default(model, owners)
-        if self.length is not None and self.length > 1 and chosen.kind == "circuit":
+            names = [stage.name for stage in owners]
+            if self.stage not in names:
+                raise UnknownNameError("stage with parameters", self.stage, names)
+            place = names.index(self.stage)
+        if not _movable(model, self._moving(owners, place)):
+            raise InputError(
+                f"expected a stage that rmu can move, got {owners[place].name!r}, where all is frozen; "
+                "name another stage, or raise moving"
+            )
+        if self.length is not None and self.length > 1 and owners[place].kind == "circuit":
             raise InputError(
                 f"expected a length of at most 1 for a circuit's expectation values, got {self.length}; "
                 "beyond that the target leaves the cube [-1, 1] that they live in"
             )
-        return chosen
+        return owners[place]
 
-    def _default(self, model: nn.Module, owners: Sequence[Stage]) -> Stage:
-        def movable(stages: Sequence[Stage]) -> bool:
-            return any(model.get_parameter(name).requires_grad for stage in stages for name in stage.parameters)
+    def _moving(self, owners: Sequence[Stage], place: int) -> Sequence[Stage]:
+        return owners[max(0, place + 1 - self.moving) : place + 1]
 
-        for place, stage in enumerate(owners):
-            if stage.kind == "circuit" and movable(owners[max(0, place + 1 - self.moving) : place + 1]):
-                return stage
-        hidden = [stage for place, stage in enumerate(owners[:-1]) if movable(owners[: place + 1])]
-        return hidden[-1] if hidden else owners[-1]
+    def _default(self, model: nn.Module, owners: Sequence[Stage]) -> int:
+        """The first circuit that can be moved, else the last such stage before the end, else the end."""
+        circuits = [place for place, stage in enumerate(owners) if stage.kind == "circuit"]
+        others = [*reversed(range(len(owners) - 1)), len(owners) - 1]
+        places = [place for place in (*circuits, *others) if _movable(model, self._moving(owners, place))]
+        return places[0] if places else len(owners) - 1
+
+
+def _owners(model: nn.Module) -> list[Stage]:
+    """The stages with parameters."""
+    return [stage for stage in stages(model) if stage.parameters]
+
+
+def _movable(model: nn.Module, chosen: Sequence[Stage]) -> bool:
+    return any(model.get_parameter(name).requires_grad for stage in chosen for name in stage.parameters)
 
 
 @torch.no_grad()

@@ -436,6 +436,8 @@ def test_a_target_outside_the_cube_and_an_unknown_stage_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'circuit'"):
         RMU(stage="circus").check_model(hybrid_model(), make_task().retain)
     assert RMU(stage="fc1", length=1.5).misdirected(hybrid_model()).name == "fc1"
+    with pytest.raises(InputError, match="expected a stage that rmu can move, got 'circuit', where all is frozen"):
+        RMU(stage="circuit").misdirected(hybrid_model().requires_grad_(False))
     with pytest.raises(InputError, match="rmu: expected stage of type str"):
         RMU(stage=3)  # type: ignore[arg-type]
 
@@ -521,3 +523,42 @@ def test_masks_hold_where_the_teacher_is_certain() -> None:
     found = masked(certain, torch.tensor([0]))
     assert found.tolist()[0] == pytest.approx([0, 1 / (1 + math.exp(-1)), 1 / (1 + math.e)])
     assert masked_uniform(torch.tensor([2, 0]), 3).tolist() == [[0.5, 0.5, 0], [0, 0.5, 0.5]]
+
+
+# Hand counts. 30 retain and 6 forget samples, 18 validation samples, one epoch, batches of 32, as in the contract:
+# epochs 0 and 1 are measured on forget and validation sets, 2 * (6 + 18) = 48 forward samples.
+COUNTS = {
+    # The teachers speak (6 + 30 forward); a pass over 6 forget samples and 0.3 * 30 retain samples.
+    "bad-teacher": (6 + 9, 36),
+    # The step differentiates 6 inputs, the labels are read off 6 forwards; a pass over the forget set.
+    "boundary-shrink": (6 + 6, 6),
+    "boundary-expand": (6, 0),
+    # The original's outputs on the forget set; a pass over the retain set with 6 forget samples.
+    "npo": (36, 6),
+    "head-only": (36, 6),
+    # The original's activations on the retain set.
+    "rmu": (36, 30),
+    "l1-sparse": (30, 0),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_equal_hand_counts(name: str) -> None:
+    gradients, prepared = COUNTS[name]
+    counts = get({"name": name, "epochs": 1, "batch_size": 32})(hybrid_model(), make_task()).record.counts
+    circuits = gradients + prepared + 48
+    assert (counts.gradient_evaluations, counts.circuit_evaluations) == (gradients, circuits)
+    # Two circuits for each of 24 weights, where they move; two for each of 12 encoding gates for an input's slope.
+    shifted = {"boundary-shrink": 6 * 48 + 6 * 24, "head-only": 0}.get(name, gradients * 48)
+    assert counts.hardware_circuits == circuits + shifted
+
+
+def test_noise_is_counted() -> None:
+    """40 steps of 32 noise inputs; 24 retain samples and 12 of noise to impair, 24 to repair; all measured twice."""
+    task = make_task(forget_class=1)
+    assert (len(task.forget), len(task.retain)) == (12, 24)
+    counts = get({"name": "unsir", "epochs": 1, "batch_size": 32})(hybrid_model(), task).record.counts
+    impair, repair, measured = 24 + 12, 24, 2 * (12 + 18)
+    assert counts.gradient_evaluations == 40 * 32 + impair + repair
+    assert counts.circuit_evaluations == 40 * 32 + impair + repair + measured
+    assert counts.hardware_circuits == counts.circuit_evaluations + 40 * 32 * 24 + (impair + repair) * 48
