@@ -210,8 +210,8 @@ class AuditConfig(Section):
 
     @model_validator(mode="after")
     def _numbers_suffice(self) -> AuditConfig:
-        if self.shadows and (self.shadows < 4 or self.shadows % 2):
-            raise ValueError(f"expected shadows as an even number of at least 4, or 0, got {self.shadows}")
+        if self.shadows and (self.shadows < 6 or self.shadows % 2):  # two on each side of a sample, but for one
+            raise ValueError(f"expected shadows as an even number of at least 6, or 0, got {self.shadows}")
         if 0 < self.quality < 64:
             raise ValueError(f"expected quality of at least 64, or 0, got {self.quality}")
         if (self.shadows or self.quality) and not self.families:

@@ -30,6 +30,7 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "more than"),
     "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
 }
 
 
@@ -243,7 +244,9 @@ def _check_corruption(request: dict[str, Any], settings: Settings, axes: Axes, s
     try:
         with_values(settings, {f"data.{key}": value for key, value in own.items()})
     except ValidationError as error:
-        raise InputError("\n".join(_messages(error, source, path))) from None
+        (first, *_) = error.errors(include_url=False)
+        key = next((str(part) for part in first["loc"] if part in own), "corruption")
+        raise InputError(f"{source.place(path)}: {key}: {_expected(dict(first), ['data', key])}") from None
 
 
 def _methods(values: Any, source: _Source) -> tuple[MethodChoice, ...]:
