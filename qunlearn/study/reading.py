@@ -94,7 +94,7 @@ def _override(raw: dict[str, Any], item: str) -> str:
     name = key.removeprefix("grid.")
     if not isinstance(grid, dict):
         return key
-    if key != name or name in OWN_AXES or name in grid or (isinstance(parsed, list) and name in sweepable()):
+    if key != name or name in OWN_AXES or name in grid or (_swept(parsed, name) and name in sweepable()):
         grid[name] = parsed if isinstance(parsed, list) else [parsed]
         return name
     *tables, last = key.split(".")
@@ -105,6 +105,11 @@ def _override(raw: dict[str, Any], item: str) -> str:
             raise InputError(f"--set {key}: expected {table!r} to be a table")
     inner[last] = parsed
     return key
+
+
+def _swept(value: Any, name: str) -> bool:
+    """Whether a value given for a key is a list of its values; the value of one key is a list itself."""
+    return isinstance(value, list) and (name != "data.swap" or all(isinstance(item, list) for item in value))
 
 
 def _build(raw: dict[str, Any], source: _Source, folder: Path) -> StudyConfig:
