@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -60,6 +61,36 @@ def gaussian_sigma(distance: float, epsilon: float, delta: float) -> float:
         return gaussian_delta(1.0, math.exp(log_sigma), epsilon) - delta
 
     return distance * math.exp(float(brentq(surplus, -60.0, 60.0, xtol=1e-13)))
+
+
+def wrapped_epsilon(periods: Sequence[float], sigma: float) -> float:
+    r"""The epsilon, at delta 0, of angles with N(0, sigma^2) noise that are known up to their periods only.
+
+    .. math:: \epsilon = \sum_j \ln \frac{f_j(0)}{f_j(P_j / 2)}, \qquad
+              f_j(x) \propto \sum_k e^{-(x + k P_j)^2 / (2 \sigma^2)}
+
+    Whatever the angles were, no density of what is left exceeds another by more: a wrapped normal density is largest
+    at its centre and least half a period away. Once the noise is wider than the period this falls as
+    ``4 exp(-2 pi^2 sigma^2 / P^2)`` an angle, where the account of a straight line still grows with the distance.
+    """
+    from scipy.special import logsumexp
+
+    widths = np.asarray(periods, dtype=np.float64)[:, None]
+    reach = math.ceil(8 * sigma / float(widths.min())) + 2
+    turns = np.arange(-reach, reach + 1)[None]
+    top, bottom = (logsumexp(-(((turns + shift) * widths / sigma) ** 2) / 2, axis=1) for shift in (0.0, 0.5))
+    return float(np.maximum(top - bottom, 0.0).sum())
+
+
+def wrapped_sigma(periods: Sequence[float], epsilon: float) -> float:
+    """The least standard deviation for which `wrapped_epsilon` is at most `epsilon`, which is above 0."""
+    from scipy.optimize import brentq
+
+    def surplus(log_sigma: float) -> float:
+        return wrapped_epsilon(periods, math.exp(log_sigma)) - epsilon
+
+    widest = math.log(max(periods))
+    return math.exp(float(brentq(surplus, widest - 20, widest + 1.5, xtol=1e-13)))
 
 
 def renyi_epsilon(rate: float, delta: float) -> float:

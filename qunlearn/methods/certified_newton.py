@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qunlearn.errors import InputError
 from qunlearn.methods import curvature
-from qunlearn.methods.accounting import gaussian_epsilon, gaussian_sigma
+from qunlearn.methods.accounting import gaussian_epsilon, gaussian_sigma, wrapped_epsilon, wrapped_sigma
 from qunlearn.methods.angles import wrapped
 from qunlearn.methods.base import Method
 from qunlearn.methods.certificate import CERTIFIED, ESTIMATED, Guarantee, Kind
@@ -20,6 +20,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task, Work
 from qunlearn.models import angle_periods
+from qunlearn.quantum.layer import QuantumLayer
 from qunlearn.training.net import Net, Tensors, check_functional
 
 USELESS = 10.0  # an epsilon above which a guarantee says next to nothing: odds may change by e^10
@@ -43,10 +44,11 @@ class CertifiedNewton(Method):
     ``lambda + lambda_min`` is `damping`; the record says so.
 
     **What is a guarantee.** Of a model that is nothing but a circuit whose expectation values are the logits, M is
-    known (`hessian_lipschitz`), d is at most half the diagonal of the periods, and two sets of angles are never
-    further apart than that: as M d / 2 exceeds every eigenvalue, Delta is the larger of the two, and the smaller one
-    is certified, whatever retraining ends at. Both are recorded. Of any other model, M and C are assumed and the
-    record says ``estimated: not a guarantee``. Usually either is vacuous; the record tells.
+    known (`hessian_lipschitz`) and d is at most half the diagonal of the periods. Two sets of angles are never further
+    apart than that, and M d / 2 exceeds every eigenvalue: Delta says less than the periods do. So it is recorded, and
+    what is certified rests on the periods alone (`wrapped_epsilon`, delta 0), whatever retraining ends at. Of any
+    other model, M and C are assumed and the record says ``estimated: not a guarantee``. Usually either is vacuous; the
+    record tells.
 
     Source: Zhang et al. 2024, arXiv 2408.00920. Their code takes sigma as given and derives no epsilon, and its
     regulariser is not the squared norm that the bound needs; here the loss is the recipe's, weight decay included, and
@@ -59,7 +61,7 @@ class CertifiedNewton(Method):
     damping: float = hyper(0.1, "lambda, added to the curvature", low=1e-8, search=(1e-3, 10.0))
     sigma: float = hyper(0.01, "standard deviation of the noise, where no epsilon is given", low=1e-12)
     epsilon: float | None = hyper(None, "to derive the noise from; none works epsilon out from sigma", low=1e-6)
-    delta: float = hyper(1e-5, "of the guarantee", low=1e-12, high=0.5)
+    delta: float = hyper(1e-5, "of the estimate; what is certified has 0", low=1e-12, high=0.5)
     radius: float | None = hyper(
         None, "C assumed: no solution is longer than this; none takes the original's own length", low=0
     )
@@ -75,14 +77,21 @@ class CertifiedNewton(Method):
         step, least, damping = self._newton(net, task, start)
         facts = self._constants(model, start, least, damping)
         facts |= {"step": float(step.norm()), "parameters": len(start)}
-        wanted = self.epsilon
-        sigma = self.sigma if wanted is None else gaussian_sigma(facts["distance"], wanted, self.delta)
+        sigma = self._noise(bare_circuit(model), facts["bound"])
         drawn = torch.randn(len(start), generator=work.seeds.generator("noise"), dtype=torch.float64).to(start.device)
         found = curvature.unflattened(start + step + sigma * drawn, parameters)
         net.parameters.update(_wrapped(net.module, found))
         work.guarantee = self._guarantee(model, list(parameters), sigma, facts)
         _warn(work, self.damping, facts)
         return net.write_back()
+
+    def _noise(self, layer: QuantumLayer | None, bound: float) -> float:
+        """Sigma: as given, or the least that gives epsilon."""
+        if self.epsilon is None:
+            return self.sigma
+        if layer is None:
+            return gaussian_sigma(bound, self.epsilon, self.delta)
+        return wrapped_sigma(layer.periods.tolist(), self.epsilon)
 
     def _newton(self, net: Net, task: Task, start: Tensor) -> tuple[Tensor, float, float]:
         """The step ``(P,)`` float64, the least eigenvalue of the Hessian, and the damping that was used."""
@@ -117,15 +126,13 @@ class CertifiedNewton(Method):
         }  # fmt: skip
 
     def _guarantee(self, model: nn.Module, names: list[str], sigma: float, facts: dict[str, Any]) -> Guarantee:
-        epsilon = gaussian_epsilon(facts["distance"], sigma, self.delta)
         details = {**facts, "sigma": sigma}
         if periods := angle_periods(model):
             widest = max(float(p[p.isfinite()].max()) for p in periods.values() if p.isfinite().any())
             details["randomisation_ratio"] = sigma / (widest / math.sqrt(12))
-        if facts["circuit_only"]:
-            return Guarantee(
-                CERTIFIED, epsilon, self.delta, _ALWAYS, tuple(names), (*_EXCLUDES,), {**details, "assumed": []}
-            )
+        if (layer := bare_circuit(model)) is not None:
+            epsilon = wrapped_epsilon(layer.periods.tolist(), sigma)
+            return Guarantee(CERTIFIED, epsilon, 0.0, _ALWAYS, tuple(names), _EXCLUDES, {**details, "assumed": []})
         assumed = (
             f"No solution, of the original training or of retraining, is longer than {facts['reach'] / 2:.6g}.",
             f"The Hessian of the loss is Lipschitz with constant {facts['hessian_lipschitz']:.6g}.",
@@ -134,6 +141,7 @@ class CertifiedNewton(Method):
         )
         details["assumed"] = ["reach", "hessian_lipschitz"]
         excludes = (*_EXCLUDES, "Buffers, such as what a PCA encoder or batch norm took from the data.")
+        epsilon = gaussian_epsilon(facts["distance"], sigma, self.delta)
         return Guarantee(ESTIMATED, epsilon, self.delta, assumed, tuple(names), excludes, details)
 
 

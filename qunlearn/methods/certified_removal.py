@@ -47,10 +47,10 @@ class CertifiedRemoval(Method):
     features phi of `FrozenHead`, whose norm is at most 1. After the step the gradient on the retain set is not zero
     but at most ``beta_k``, the sum of a bound over all requests so far and of what the solver left (`remove` states
     the bound, which is Guo's with ``gamma = sqrt(3) / 18``). A head retrained with the perturbation moved by that
-    much would be the same head, and b hides a shift of ``sigma epsilon' / c`` with
-    ``c = sqrt(2 ln(1.5 / delta'))``. With ``budget="split"`` every class has ``epsilon' = epsilon / K`` and
-    ``delta' = delta / K``; with ``"joint"`` all K regressions are one problem, so that the norm of all ``beta_k``
-    together is held against epsilon and delta (less is spent, on the same assumptions).
+    much would be the same head, and b hides a shift of ``sigma epsilon / c``, ``c = sqrt(2 ln(1.5 / delta))``. With
+    ``budget="joint"`` all K regressions are one convex problem under one Gaussian vector, so that the norm of all
+    ``beta_k`` together is held against that. With ``"split"``, the source's way, every class is a problem of its own
+    with ``epsilon / K`` and ``delta / K``: the assumptions are the same, and several times as much is spent.
 
     A request that would exceed the budget is served by solving the head again on the retain set with a fresh b; the
     record says so. (Released code lowers the Gram matrix of the features once a class and not once a removal, so
@@ -81,7 +81,7 @@ class CertifiedRemoval(Method):
         "frozen weights: drawn anew, or those of the given model, never trained on private data",
         choices=("drawn", "given"),
     )
-    budget: Literal["split", "joint"] = hyper("split", "how classes share the certificate", choices=("split", "joint"))
+    budget: Literal["split", "joint"] = hyper("joint", "how classes share the certificate", choices=("joint", "split"))
     tolerance: float = hyper(1e-8, "largest norm of a gradient that counts as solved", low=1e-12)
 
     def check_model(self, model: nn.Module, data: Dataset) -> None:

@@ -70,7 +70,7 @@ class Langevin(Method):
     batch_size: int | None = hyper(None, "samples a step; none takes the recipe's, or 32", low=1)
     epochs: int = hyper(20, "clean epochs on the retain set afterwards, by the recipe", low=0, search=[5, 20, 60])
     centre: Literal["fresh", "zero"] = hyper("fresh", "public weights to clip around", choices=("fresh", "zero"))
-    public_seed: int = hyper(0, "of the fresh weights; of no model that was trained", low=0)
+    public_seed: int = hyper(271828, "of the fresh weights; better no seed of a model in the comparison", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,6 +18,8 @@ from qunlearn.methods.accounting import (
     gaussian_sigma,
     renyi_epsilon,
     renyi_rate,
+    wrapped_epsilon,
+    wrapped_sigma,
 )
 
 
@@ -46,6 +48,32 @@ def test_less_noise_than_the_textbook_s(epsilon: float) -> None:
 def test_far_apart_epsilon_grows_as_half_the_square() -> None:
     assert gaussian_epsilon(1e5, 1.0, 1e-5) == pytest.approx(0.5e10 - 1e5 * norm.ppf(1e-5), rel=1e-6)
     assert gaussian_epsilon(0.0, 1.0, 1e-5) == 0
+
+
+@given(st.lists(st.sampled_from([2 * math.pi, 4 * math.pi, 1.0]), min_size=1, max_size=5), st.floats(0.5, 8))
+def test_no_two_wrapped_densities_differ_by_more(periods: list[float], sigma: float) -> None:
+    """Densities summed turn by turn on a grid: the largest ratio of any two points, angle by angle."""
+    total = 0.0
+    for period in periods:
+        x = np.linspace(-period / 2, period / 2, 401)[:, None]
+        turns = np.arange(-int(12 * sigma / period) - 3, int(12 * sigma / period) + 4)[None]
+        density = np.log(np.exp(-(((x + turns * period) / sigma) ** 2) / 2).sum(1))
+        total += float(density.max() - density.min())
+    assert wrapped_epsilon(periods, sigma) == pytest.approx(total, rel=1e-6, abs=1e-9)
+
+
+def test_narrow_noise_is_not_wrapped() -> None:
+    """Half a period away two turns meet: (P / 2 sigma)^2 / 2 less ln 2 an angle."""
+    found = wrapped_epsilon([2 * math.pi, 4 * math.pi], 1e-3)
+    assert found == pytest.approx(math.pi**2 * 1e6 * (1 + 4) / 2 - 2 * math.log(2), rel=1e-12)
+
+
+def test_wrapped_noise_for_an_epsilon_gives_it_and_hides_more_than_on_a_line() -> None:
+    periods = [2 * math.pi] * 24
+    for epsilon in (1e-6, 0.1, 1.0, 50.0, 1e4):
+        sigma = wrapped_sigma(periods, epsilon)
+        assert wrapped_epsilon(periods, sigma) == pytest.approx(epsilon, rel=1e-6)
+        assert sigma < gaussian_sigma(math.pi * math.sqrt(24), epsilon, 1e-5)
 
 
 def test_opacus_conversion_is_the_published_minimum() -> None:

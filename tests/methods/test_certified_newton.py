@@ -115,23 +115,38 @@ def test_a_circuit_s_retrained_optimum_lies_within_both_bounds() -> None:
     assert details["hessian_lipschitz"] == pytest.approx((5 + 4 * math.sqrt(3) / 9) * 27)
 
 
-def test_the_certificate_of_a_circuit_is_the_gaussian_mechanism_s() -> None:
+def test_the_certificate_of_a_circuit_is_that_of_wrapped_noise() -> None:
+    """Fourier's series of the wrapped normal density: (1 + 2 sum_k exp(-k^2 sigma^2 / 2) cos k x) / 2 pi."""
     layer, task = circuit_task()
-    for settings in ({"sigma": 2.0, "delta": 1e-3}, {"epsilon": 3.0, "delta": 1e-3}):
+    for settings in ({"sigma": 2.0}, {"epsilon": 3.0}):
         record = get({"name": "certified-newton", **settings})(layer, task, seed=1).record
         guarantee = record.guarantee
         assert guarantee is not None
         assert guarantee["kind"] == "certified"
         assert guarantee["covers"] == ["weights"]
-        r, epsilon = math.pi * 3 / guarantee["details"]["sigma"], guarantee["epsilon"]
-        sticks_out = norm.cdf(r / 2 - epsilon / r) - math.exp(epsilon) * norm.cdf(-r / 2 - epsilon / r)
-        assert sticks_out == pytest.approx(1e-3, rel=1e-6)
+        waves = np.arange(1, 50)
+        series = 2 * np.exp(-(waves**2) * guarantee["details"]["sigma"] ** 2 / 2)
+        known = 9 * math.log((1 + series.sum()) / (1 + (series * (-1.0) ** waves).sum()))
+        assert guarantee["epsilon"] == pytest.approx(known, rel=1e-9)
+        assert guarantee["delta"] == 0
     assert guarantee is not None
     assert guarantee["epsilon"] == pytest.approx(3.0)
     ratio = guarantee["details"]["sigma"] / (math.pi / math.sqrt(3))
     assert guarantee["details"]["randomisation_ratio"] == pytest.approx(ratio)
     assert ratio > 1
     assert any("nothing of the original is left" in note for note in record.notes)
+
+
+def test_an_estimate_s_epsilon_is_the_gaussian_mechanism_s() -> None:
+    model, task = linear_task()
+    for settings in ({"sigma": 30.0, "delta": 1e-3}, {"epsilon": 3.0, "delta": 1e-3}):
+        guarantee = get({"name": "certified-newton", **settings})(model, task).record.guarantee
+        assert guarantee is not None
+        r, epsilon = guarantee["details"]["bound"] / guarantee["details"]["sigma"], guarantee["epsilon"]
+        sticks_out = norm.cdf(r / 2 - epsilon / r) - math.exp(epsilon) * norm.cdf(-r / 2 - epsilon / r)
+        assert sticks_out == pytest.approx(1e-3, rel=1e-6)
+    assert guarantee is not None
+    assert guarantee["epsilon"] == pytest.approx(3.0)
 
 
 def test_turns_in_full_tell_nothing() -> None:

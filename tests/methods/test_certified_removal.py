@@ -19,7 +19,7 @@ from qunlearn.quantum import load_circuit
 from qunlearn.training.trace import Trace
 from tests.methods.cases import blobs, hybrid_model, plain_model
 
-QUIET = {"name": "certified-removal", "regularization": 0.05, "sigma": 2.0}
+QUIET = {"name": "certified-removal", "regularization": 0.05, "sigma": 2.0, "budget": "split"}
 
 
 def trained(seed: int = 0, **settings: Any) -> tuple[FrozenHead, Dataset]:
