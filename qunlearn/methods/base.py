@@ -345,9 +345,7 @@ class GradientMethod(Method):
         parts = [slice(None)]
         if any(task is not tasks[0] for task in tasks) and not joinable(memos):
             parts = [slice(place, place + 1) for place in range(len(nets))]
-        outcomes = [
-            out for part in parts for out in self._moved(*(given[part] for given in (nets, memos, tasks, works)))
-        ]
+        outcomes = [out for part in parts for out in self._moved(nets[part], memos[part], tasks[part], works[part])]
         return [_written(out, work) for out, work in zip(outcomes, works, strict=True)]
 
     def _moved(

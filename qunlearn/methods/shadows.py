@@ -113,8 +113,8 @@ def pool_of(split: Split) -> Pool:
 
 
 def _joined(one: Dataset, other: Dataset) -> Dataset:
-    parts = [torch.cat([getattr(one, name), getattr(other, name)]) for name in ("x", "y", "ids")]
-    return Dataset(*parts, classes=one.classes, name=one.name)
+    x, y, ids = (torch.cat([getattr(one, name), getattr(other, name)]) for name in ("x", "y", "ids"))
+    return Dataset(x, y, ids, one.classes, one.name)
 
 
 def shadow_seed(number: int, purpose: str = "shadow") -> int:

@@ -86,7 +86,8 @@ class Task:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Task:
         """The task that `to_dict` wrote."""
-        return cls(**{name: tuple(value) if name in _KEYS else value for name, value in data.items()})
+        values: dict[str, Any] = {name: tuple(value) if name in _KEYS else value for name, value in data.items()}
+        return cls(**values)
 
 
 _OF_SOME = ("trial", "ranking", "uses", "after", "extra")

@@ -19,7 +19,7 @@ from qunlearn.files import write_bytes
 from qunlearn.metrics import phi
 from qunlearn.study import runner
 from qunlearn.study.audit_plan import families
-from qunlearn.study.audit_work import KIND, SCORES
+from qunlearn.study.blocks import KIND, SCORES
 from qunlearn.study.estimate import estimate
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.reading import read_study
