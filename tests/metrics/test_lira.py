@@ -39,19 +39,47 @@ def test_phi_is_the_formula() -> None:
 
 @pytest.mark.parametrize("models", [9, 64], ids=["common-variance", "own-variance"])
 def test_each_shadow_model_is_attacked_with_the_others_alone(models: int) -> None:
-    scores, inside = np.random.default_rng(5).normal(size=(models, 7)) * 2 + np.arange(7), halves(models, 7)
+    scores, inside = np.random.default_rng(5).normal(size=(models, 24)) * 2 + np.arange(24), halves(models, 24)
     found = lira_scores(scores, inside)
     for i in range(models):
         rest, worlds_ = np.delete(scores, i, axis=0), np.delete(inside, i, axis=0)
-        parts = [[rest[worlds_[:, j] == side, j] for j in range(7)] for side in (True, False)]
+        parts = [[rest[worlds_[:, j] == side, j] for j in range(24)] for side in (True, False)]
         means = [np.array([values.mean() for values in part]) for part in parts]
         own = [np.array([values.var(ddof=1) for values in part]) for part in parts]
         free = [np.array([values.size - 1 for values in part]) for part in parts]
         if models < 64:
-            own = [np.full(7, (v * f).sum() / f.sum()) for v, f in zip(own, free, strict=True)]
+            own = [np.full(24, (v * f).sum() / f.sum()) for v, f in zip(own, free, strict=True)]
         truth = [norm.logpdf(scores[i], m, np.sqrt(v)) for m, v in zip(means, own, strict=True)]
         np.testing.assert_allclose(found[i], truth[0] - truth[1], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(lira_attack(rest, worlds_, scores[[i]])[0] if models < 64 else found[i], found[i])
+
+
+@pytest.mark.parametrize("samples", [24, 25], ids=["even", "odd"])
+def test_a_model_is_attacked_without_its_complement(samples: int) -> None:
+    """Pairs share out the pool, but for one sample where it is odd."""
+    rng = np.random.default_rng(3)
+    orders = [rng.permutation(samples) for _ in range(5)]
+    inside = np.stack([np.isin(np.arange(samples), order[start : start + samples // 2])
+                       for order in orders for start in (0, samples // 2)])  # fmt: skip
+    scores = rng.normal(size=inside.shape) * 2
+    found = lira_scores(scores, inside)
+    for i in range(10):
+        pair = [i, i ^ 1]
+        rest, worlds_ = np.delete(scores, pair, axis=0), np.delete(inside, pair, axis=0)
+        np.testing.assert_allclose(found[i], lira_attack(rest, worlds_, scores[[i]])[0], rtol=1e-9, atol=1e-9)
+    assert np.isnan(lira_scores(scores[:6], inside[:6])).any() == (samples == 25)
+    assert np.isnan(lira_scores(scores[:4], inside[:4])).all()  # two others: one in each world
+
+
+def test_pairs_that_share_out_the_pool_are_not_pulled_below_one_half() -> None:
+    areas = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        halves_ = [rng.permutation(40) < 20 for _ in range(4)]
+        inside = np.stack([side for half in halves_ for side in (half, ~half)])
+        ratios = lira_scores(rng.normal(size=inside.shape), inside)
+        areas.append(auc(ratios[inside], ratios[~inside]))
+    assert abs(np.mean(areas) - 0.5) < 4 * np.std(areas) / math.sqrt(200)
 
 
 def test_a_sample_with_too_few_models_in_a_world_is_left_out() -> None:
