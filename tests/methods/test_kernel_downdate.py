@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import qunlearn as qu
@@ -30,24 +30,6 @@ def solved_anew(kernel: QuantumKernelClassifier, data: Dataset, x: torch.Tensor,
     return kernel.gram(x, data.x).numpy() @ np.linalg.solve(gram, targets)  # type: ignore[no-any-return]
 
 
-@settings(max_examples=20)
-@given(seed=st.integers(0, 10**6), ridge=st.sampled_from([1e-3, 0.01, 0.5]), share=st.floats(0.02, 0.9))
-def test_the_unlearned_model_is_the_one_solved_on_the_retain_set(seed: int, ridge: float, share: float) -> None:
-    split = split_of(seed, ForgetRequest.of_fraction(share))
-    method = get({"name": "kernel-downdate", "ridge": ridge})
-    original: Any = method.train(hybrid_model(seed % 5), split.original)
-    found: Any = qu.unlearn(original, split, method=method, progress=False)
-    again: Any = method.train(hybrid_model(seed % 5), split.retain)
-    for name in ("support", "labels", "ids", "inverse", "alpha"):
-        mine, theirs = (getattr(m, name)[m.ids.argsort()] for m in (found.model, again))
-        if name == "inverse":
-            mine, theirs = mine[:, found.model.ids.argsort()], theirs[:, again.ids.argsort()]
-        torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=0)
-    expected = solved_anew(again, split.retain, split.test.x, ridge)
-    np.testing.assert_allclose(found.model(split.test.x).numpy(), expected, atol=1e-9)
-    assert np.abs(original(split.test.x).numpy() - expected).max() > 1e-9, "the case must have something to forget"
-
-
 def test_a_class_goes_and_then_samples_go() -> None:
     split = split_of(0, ForgetRequest.of_class(1))
     method = get("kernel-downdate")
@@ -63,6 +45,24 @@ def test_a_class_goes_and_then_samples_go() -> None:
     assert (once.record.guarantee["kind"], once.record.guarantee["epsilon"]) == ("exact", 0.0)
     assert once.record.guarantee["details"]["residual"] < 1e-9
     assert once.record.counts.circuit_evaluations == len(later)
+
+
+@settings(max_examples=20, phases=[Phase.generate])
+@given(seed=st.integers(0, 10**6), ridge=st.sampled_from([1e-3, 0.01, 0.5]), share=st.floats(0.02, 0.9))
+def test_the_unlearned_model_is_the_one_solved_on_the_retain_set(seed: int, ridge: float, share: float) -> None:
+    split = split_of(seed, ForgetRequest.of_fraction(share))
+    method = get({"name": "kernel-downdate", "ridge": ridge})
+    original: Any = method.train(hybrid_model(seed % 5), split.original)
+    found: Any = qu.unlearn(original, split, method=method, progress=False)
+    again: Any = method.train(hybrid_model(seed % 5), split.retain)
+    for name in ("support", "labels", "ids", "inverse", "alpha"):
+        mine, theirs = (getattr(m, name)[m.ids.argsort()] for m in (found.model, again))
+        if name == "inverse":
+            mine, theirs = mine[:, found.model.ids.argsort()], theirs[:, again.ids.argsort()]
+        torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=0)
+    expected = solved_anew(again, split.retain, split.test.x, ridge)
+    np.testing.assert_allclose(found.model(split.test.x).numpy(), expected, atol=1e-9)
+    assert np.abs(original(split.test.x).numpy() - expected).max() > 1e-9, "the case must have something to forget"
 
 
 def test_nothing_in_it_is_trained_and_training_costs_a_kernel() -> None:
