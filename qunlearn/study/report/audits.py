@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qunlearn.study.report.intervals import interval
 from qunlearn.study.report.judging import Side, side
@@ -19,6 +20,11 @@ from qunlearn.study.report.views import Band, View
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+Floats = NDArray[np.float64]
+Key = tuple[str, str]  # method and audit
+
+_KEY = ["method", "audit"]
+_NOTHING = (np.empty(0), np.empty(0), np.empty(0), np.empty(0))
 _NUMBERS = ("value", "low", "high", "retrained", "retrained_low", "retrained_high", "n")
 
 
@@ -63,8 +69,7 @@ class Audited:
     def __init__(self, view: View, rows: DataFrame) -> None:
         self.view = view
         self._rows = rows.astype(dict.fromkeys(_NUMBERS, "float64"))
-        self._found: dict[tuple[str, str], Found] = {}
-        self._bands: dict[str, Band | None] = {}
+        self._found: dict[Key, Found] = {}
 
     @cached_property
     def names(self) -> list[str]:
@@ -85,21 +90,14 @@ class Audited:
         first = [ORIGINAL] if ORIGINAL in own else []
         return first + by_kind([str(name) for name in own if name not in (ORIGINAL, RETRAINED)])
 
-    @cached_property
-    def _groups(self) -> dict[tuple[str, str], DataFrame]:
-        return {
-            (str(key[0]), str(key[1])): rows  # type: ignore[index]  # the stubs know no key of two
-            for key, rows in self._rows.groupby(["method", "audit"], sort=False)
-        }
-
     def found(self, method: str, audit: str) -> Found | None:
         """One audit of one method; None where it was not audited so."""
         key = (method, audit)
-        if key not in self._groups:  # "lira" says why a method has no "lira_auc"
+        if key not in self._counts:  # "probe" says why a method has no "probe_rbf_circuit"
             shorter, _, _ = audit.rpartition("_")
             return self.found(method, shorter) if shorter else None
         if key not in self._found:
-            self._found[key] = _found(self._groups[key])
+            self._found[key] = self._make(key)
         return self._found[key]
 
     def each(self, audit: str) -> Iterator[tuple[str, Found]]:
@@ -110,14 +108,66 @@ class Audited:
 
     def band(self, audit: str) -> Band | None:
         """The retrained models' values of an audit over all methods' rows."""
-        if audit not in self._bands:
-            self._bands[audit] = _band(self._rows[self._rows["audit"] == audit])
-        return self._bands[audit]
+        return self._audit_bands.get((audit,))
 
     def n(self, audit: str) -> list[int]:
         """The numbers of samples or models that its values rest on, each once, in order."""
-        rows = self._rows[(self._rows["audit"] == audit) & self._rows["value"].notna()]
-        return sorted({int(n) for n in rows["n"].dropna()})
+        return sorted({one.n for _, one in self.each(audit) if one.n})
+
+    def _make(self, key: Key) -> Found:
+        values, lows, highs, splits = self._values.get(key, _NOTHING)
+        value, low, high, count = interval(values, list(splits))
+        if count == 1:  # one model: the interval of the audit itself, over its samples
+            low, high = float(lows[0]), float(highs[0])
+        if self.units[key[1]] == "share" and count and values.min() >= 0 and values.max() <= 1:
+            low, high = max(low, 0.0), min(high, 1.0)  # a t interval does not know that a share ends there
+        trials, absent, n = self._counts[key]
+        reasons = self._reasons.get((*key, bool(absent)), Counter())
+        reason = reasons.most_common(1)[0][0] if reasons else ""
+        return Found(value, low, high, self._bands.get(key), n, trials, absent, reason)
+
+    # What all audits need is found for all of them at once: a study has many thousands.
+
+    @cached_property
+    def _values(self) -> dict[Key, tuple[Floats, Floats, Floats, Floats]]:
+        """By method and audit the values, limits and splits of every split and seed that has one."""
+        means = self._rows.groupby([*_KEY, "split_seed", "seed"], sort=False)[["value", "low", "high"]].mean()
+        cells = means[means["value"].notna()].reset_index()
+        columns = [cells[name].to_numpy(dtype=np.float64) for name in ("value", "low", "high", "split_seed")]
+        places: dict[Key, list[int]] = {}
+        for place, key in enumerate(zip(cells["method"], cells["audit"], strict=True)):
+            places.setdefault(key, []).append(place)
+        return {
+            key: (columns[0][own], columns[1][own], columns[2][own], columns[3][own]) for key, own in places.items()
+        }
+
+    @cached_property
+    def _counts(self) -> dict[Key, tuple[int, int, int]]:
+        """By method and audit how many were audited, how many have no value, and the least n of a value."""
+        table = self._rows.assign(
+            absent=self._rows["value"].isna(), n=self._rows["n"].where(self._rows["value"].notna())
+        )
+        found = table.groupby(_KEY, sort=False).agg(trials=("absent", "size"), absent=("absent", "sum"), n=("n", "min"))
+        columns = (found["trials"], found["absent"], found["n"].fillna(0))
+        return {key: (int(a), int(b), int(n)) for key, a, b, n in zip(found.index, *columns, strict=True)}
+
+    @cached_property
+    def _reasons(self) -> dict[tuple[str, str, bool], Counter[str]]:
+        """By method, audit and whether a value is missing, the reasons of these rows (of all, where none is)."""
+        found: dict[tuple[str, str, bool], Counter[str]] = {}
+        rows = self._rows
+        for method, audit, value, reason in zip(*(rows[name] for name in (*_KEY, "value", "reason")), strict=True):
+            if isinstance(reason, str) and reason:
+                found.setdefault((method, audit, bool(value != value)), Counter())[reason] += 1
+        return found
+
+    @cached_property
+    def _bands(self) -> dict[tuple[str, ...], Band]:
+        return _bands(self._rows, list(_KEY))
+
+    @cached_property
+    def _audit_bands(self) -> dict[tuple[str, ...], Band]:
+        return _bands(self._rows, ["audit"])
 
 
 def audited(material: Material, found: Sequence[View]) -> list[Audited]:
@@ -128,29 +178,10 @@ def audited(material: Material, found: Sequence[View]) -> list[Audited]:
     return [Audited(view, own) for view, own in rows if not own.empty]
 
 
-def _found(rows: DataFrame) -> Found:
-    cells = rows.groupby(["split_seed", "seed"], sort=False)[["value", "low", "high"]].mean().reset_index()
-    cells = cells[cells["value"].notna()]
-    value, low, high, count = interval(cells["value"].to_numpy(dtype=np.float64), list(cells["split_seed"]))
-    if count == 1:  # one model: the interval of the audit itself, over its samples
-        low, high = float(cells["low"].iloc[0]), float(cells["high"].iloc[0])
-    if set(rows["unit"]) == {"share"} and ((cells["value"] >= 0) & (cells["value"] <= 1)).all():
-        low, high = max(low, 0.0), min(high, 1.0)  # a t interval does not know that a share ends there
-    absent = rows["value"].isna()
-    told = rows.loc[absent, "reason"] if absent.any() else rows["reason"]
-    reasons = Counter(str(reason) for reason in told.dropna() if reason)
-    n = rows.loc[~absent, "n"].min()
-    return Found(
-        value, low, high, _band(rows), int(n) if n == n else 0, len(rows), int(absent.sum()),
-        reasons.most_common(1)[0][0] if reasons else "",
-    )  # fmt: skip
-
-
-def _band(rows: DataFrame) -> Band | None:
-    """Means over what differs within a split, then the least and the most of the splits."""
-    own = rows[["split_seed", "retrained", "retrained_low", "retrained_high"]].dropna()
-    if own.empty:
-        return None
-    by_split = own.groupby("split_seed", sort=False).mean()
-    ends = float(by_split["retrained_low"].min()), float(by_split["retrained_high"].max())
-    return Band(ends[0], float(by_split["retrained"].mean()), ends[1])
+def _bands(rows: DataFrame, by: list[str]) -> dict[tuple[str, ...], Band]:
+    """The retrained models' values: means over what differs within a split, then the least and most of the splits."""
+    own = rows[[*by, "split_seed", "retrained", "retrained_low", "retrained_high"]].dropna()
+    by_split = own.groupby([*by, "split_seed"], sort=False).mean().groupby(level=by, sort=False)
+    ends = by_split["retrained_low"].min(), by_split["retrained"].mean(), by_split["retrained_high"].max()
+    keys = [key if isinstance(key, tuple) else (key,) for key in ends[0].index]
+    return {key: Band(float(a), float(b), float(c)) for key, a, b, c in zip(keys, *ends, strict=True)}

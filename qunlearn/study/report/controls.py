@@ -34,7 +34,8 @@ def control_told(own: Audited) -> str:
 
 
 def _audits(own: Audited, name: str) -> tuple[list[str], list[str]]:
-    caught, missed = [], []
+    caught: list[str] = []
+    missed: list[str] = []
     for measure, _ in main_audits(own.names, own.units):
         found = own.found(name, measure.key)
         if found is not None and found.side:

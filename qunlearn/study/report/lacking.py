@@ -18,7 +18,7 @@ def left_out(material: Material) -> Plain | None:
     if table is None or table.empty:
         return None
     groups = table.groupby(["method", "reason"], sort=False)
-    rows = tuple((str(key[0]), _where(own, material.records), str(key[1])) for key, own in groups)  # type: ignore[index]
+    rows = tuple((str(key[0]), _where(own, material.records), str(key[1])) for key, own in groups)
     return Plain("Methods left out", ("method", "where", "reason"), rows)
 
 

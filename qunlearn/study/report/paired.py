@@ -94,7 +94,7 @@ def differences(
     common = both[0].index.intersection(both[1].index).sort_values()
     splits = sorted({split for split, _ in common})
     taken = [[key for key in common if key[0] == split] for split in splits]
-    one, other = ([own.loc[keys].to_numpy(dtype=np.float64) for keys in taken] for own in both)
+    one, other = ([np.asarray(own.loc[keys], dtype=np.float64) for keys in taken] for own in both)
     return one, other
 
 

@@ -90,8 +90,9 @@ def _draw_dots(axes: Axes, view: View, methods: Sequence[str], measure: Measure,
         mean, low, high = (measure.factor * value for value in view.value(name, measure.key))
         draw_bars(axes, (row, row, row), (mean, low, high), _mark_of(name, methods), swap=True)
         draw_mark(axes, mean, row, _mark_of(name, methods))
-    small = {"fontsize": 6.5} if len(shown) > MANY else {}
-    axes.set_yticks(range(len(shown)), [method_name(name) for name in shown], **small)
+    axes.set_yticks(
+        range(len(shown)), [method_name(name) for name in shown], fontsize=6.5 if len(shown) > MANY else 7.5
+    )
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=f"{measure.head} ({measure.unit})")
     if measure.unit == "nats":
         from_zero(axes, "x", band)

@@ -95,8 +95,8 @@ def _mutual_cost(boxes: Floats, point: Floats, others: Floats, anchors: Floats) 
 def _run_through(boxes: Floats, starts: Floats, ends: Floats) -> NDArray[np.bool_]:
     """Whether each box is passed through by each line: ``(boxes, lines)``."""
     along = starts + _steps()[:, None] * (ends - starts)  # (steps, lines, 2)
-    inside = (boxes[:, None, None, :2] < along) & (along < boxes[:, None, None, 2:])
-    return np.asarray(inside.all(axis=3).any(axis=1))
+    inside = np.asarray((boxes[:, None, None, :2] < along) & (along < boxes[:, None, None, 2:]))
+    return np.asarray(np.any(np.all(inside, axis=3), axis=1))
 
 
 def _steps() -> Floats:

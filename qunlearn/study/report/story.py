@@ -140,7 +140,7 @@ def counted(material: Material) -> str:
         parts[0] += f" on each of {material.splits} splits"
     if len(models):
         parts.append(_plural(int(models.min()), "retrained model") + (" a split" if material.splits > 1 else ""))
-    return f"{', '.join(parts)}; {describe_interval(material.splits)}"
+    return f"{', '.join(parts)}; {describe_interval(material.splits, material.seeds)}"
 
 
 def _plural(count: int, word: str) -> str:
