@@ -92,6 +92,11 @@ class Books:
         """Where samples stand, ``(len(ids),)``; in ascending order, so that sums round alike for any order."""
         return np.flatnonzero(np.isin(self.ids, ids.cpu().numpy()))
 
+    def features_of(self, ids: Tensor) -> Array:
+        """Features ``(len(ids), d)`` of samples, in the order of their ids."""
+        order = np.argsort(self.ids, kind="stable")
+        return self.features[order[np.searchsorted(self.ids[order], ids.cpu().numpy())]]
+
     def only(self, rows: Whole) -> Books:
         """The books on some of the samples."""
         kept = {name: getattr(self, name)[rows] for name in ("features", "labels", "ids")}
