@@ -91,8 +91,7 @@ class KernelDowndate(Method):
         made.solve(data.x, data.y, data.ids)
         made.recipe = recipe or recipe_of(model)
         made.trace = Trace(self.name, self.hyperparameters(), facts={"samples": len(data), "seed": seed})  # type: ignore[assignment]
-        # On a quantum computer every overlap is a circuit of its own.
-        made.training_counts = Counts(0, len(data), len(data) * (len(data) - 1) // 2, 0)  # type: ignore[assignment]
+        made.training_counts = _cost(len(data))  # type: ignore[assignment]
         return made.eval()
 
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
@@ -104,7 +103,7 @@ class KernelDowndate(Method):
             )
         check_trained(model.ids, task.forget, task.retain)
         residual = model.remove(task.forget.ids)
-        work.counts.circuit_evaluations += len(model.ids)
+        work.counts.add(_cost(len(model.ids)))
         work.guarantee = Guarantee(
             "exact",
             assumptions=_ASSUMPTIONS,
@@ -141,6 +140,11 @@ _ASSUMPTIONS = (
     "Lambda and all other settings were not tuned on the training data.",
     "The kernel is computed, not estimated from shots.",
 )
+
+
+def _cost(samples: int) -> Counts:
+    """A kernel matrix: a state a sample here, and on a quantum computer a circuit for every overlap."""
+    return Counts(circuit_evaluations=samples, hardware_circuits=samples * (samples - 1) // 2)
 
 
 def _apart(validation: Dataset | None, data: Dataset) -> Dataset:

@@ -148,10 +148,11 @@ def test_several_models_unlearn_at_once_each_from_its_own_record() -> None:
     samples = data()
     models: list[Any] = [PURE.train(hybrid_model(s), samples, recipe=RECIPE, seed=s) for s in range(3)]
     task = Task(samples.select(range(4)), samples.select(range(4, 30)), recipe=RECIPE, trace=models[0].trace)
-    for model, found in zip(models, PURE.together(models, task, seeds=range(3)), strict=True):
+    together: list[Any] = PURE.together(models, task, seeds=range(3))
+    for model, found in zip(models, together, strict=True):
         alone: Any = qu.unlearn(model, task.forget, task.retain, method=PURE, progress=False)
-        np.testing.assert_allclose(vector(found.model), vector(alone.model), atol=1e-9)  # type: ignore[union-attr]
-        assert torch.equal(found.model.trace.tensors["deltas"], alone.model.trace.tensors["deltas"])  # type: ignore[union-attr]
+        np.testing.assert_allclose(vector(found.model), vector(alone.model), atol=1e-9)
+        assert torch.equal(found.model.trace.tensors["deltas"], alone.model.trace.tensors["deltas"])
 
 
 def test_a_record_that_would_be_too_large_is_refused_before_training() -> None:

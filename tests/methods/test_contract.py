@@ -216,6 +216,16 @@ COUNTS = {
     "adv-uniform": (42, 42 + 48),
     # amnesiac: two retain samples make the model after the subtraction a third candidate; then the repair.
     "amnesiac": (30, 2 + 30 + 72),
+    # bad-teacher: the outputs of both teachers (36), then the forget set with three tenths of the retain set.
+    "bad-teacher": (6 + 9, 36 + 15 + 48),
+    # boundary-shrink: the sign step differentiates 6 inputs, the neighbours' labels are 6 forward, the loss 6.
+    "boundary-shrink": (6 + 6, 6 + 6 + 6 + 48),
+    # l1-sparse: as fine-tune; a penalty costs no sample.
+    "l1-sparse": (30, 30 + 48),
+    # npo: the original's outputs on the forget set (6), then a batch of both.
+    "npo": (36, 6 + 36 + 48),
+    # salun: the saliency of 6 forget samples, a look at the number of classes (1), and a mixed epoch.
+    "salun": (6 + 36, 6 + 1 + 36 + 48),
 }
 
 
@@ -225,8 +235,8 @@ def test_counts_equal_hand_counts(name: str) -> None:
     gradients, circuits = COUNTS[name]
     assert (counts.gradient_evaluations, counts.circuit_evaluations) == (gradients, circuits)
     # The shift rule takes two circuits for each of the 24 weights. An input's derivative takes two for each of the
-    # 12 encoding gates; nothing before the circuit is trained, so that only adv-uniform's six inputs need it.
-    inputs = 6 if name == "adv-uniform" else 0
+    # 12 encoding gates; nothing before the circuit is trained, so that only the six inputs of sign steps need it.
+    inputs = 6 if name in {"adv-uniform", "boundary-shrink"} else 0
     assert counts.hardware_circuits == circuits + (gradients - inputs) * 48 + inputs * 24
 
 

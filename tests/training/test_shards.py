@@ -72,7 +72,7 @@ def test_a_shard_learns_the_union_of_its_slices_so_far() -> None:
             with torch.no_grad():
                 for p, m, g in zip(expected.parameters(), momenta, gradients, strict=True):
                     m.mul_(0.9).add_(g)
-                    p -= 0.1 * m
+                    p.sub_(0.1 * m)
         for name, value in expected.state_dict().items():
             torch.testing.assert_close(state[name], value, atol=1e-12, rtol=0)
     assert found.learnt == [True] * 4
