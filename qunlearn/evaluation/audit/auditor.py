@@ -206,7 +206,8 @@ def _spread(values: Floats) -> Bounds:
     """Mean, least and greatest; NaN for none."""
     if not len(values):
         return Bounds(NAN, NAN, NAN)
-    return Bounds(float(values.mean()), float(values.min()), float(values.max()))
+    low, high = float(values.min()), float(values.max())
+    return Bounds(min(high, max(low, float(values.mean()))), low, high)  # the mean of equal values may round past them
 
 
 def _finding(name: str, bounds: Bounds, usual: Bounds, like: Figure) -> Finding:
