@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from qunlearn.errors import InputError
+from qunlearn.data import Dataset
+from qunlearn.errors import InputError, UnsupportedError
 from qunlearn.methods import curvature
 from qunlearn.methods.accounting import renyi_epsilon, renyi_rate
 from qunlearn.methods.angles import shortest, widest_noise
@@ -78,6 +79,13 @@ class Langevin(Method):
             raise InputError(
                 f"expected learning_rate * decay below 1 for langevin, got {self.learning_rate * self.decay}"
             )
+
+    def check_model(self, model: nn.Module, data: Dataset) -> None:
+        """Refuses a module that cannot be drawn anew, since that is where its public weights come from."""
+        try:
+            reinitialise(model, self.public_seed)
+        except UnsupportedError as error:
+            raise InputError(f"expected a module with public weights for langevin, got none: {error}") from error
 
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
         """Start, noisy steps, clean epochs."""

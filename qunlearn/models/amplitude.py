@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qunlearn.errors import UnsupportedError
+from qunlearn.errors import InputError
 from qunlearn.models.hybrid import HybridClassifier
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.circuit import Circuit
@@ -19,11 +19,10 @@ def amplitude_circuit(circuit: Circuit, scalars: int) -> Circuit:
         scalars: how many numbers a sample has; the circuit gets ``max(1, ceil(log2(scalars)))`` qubits.
 
     Raises:
-        UnsupportedError: for a circuit that no card made.
-        InputError: where the card refuses amplitude encoding.
+        InputError: for a circuit that no card made, and where the card refuses amplitude encoding.
     """
     if not circuit.card:
-        raise UnsupportedError(
+        raise InputError(
             "expected a circuit made from a card to encode amplitudes in, got one without; use load_circuit, or make "
             "the amplitude-encoded circuit yourself"
         )

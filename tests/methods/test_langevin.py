@@ -21,7 +21,7 @@ from qunlearn.methods.langevin import drift, iterated_rate
 from qunlearn.models import HybridClassifier, reinitialise
 from qunlearn.quantum import load_circuit
 from qunlearn.training import Recipe
-from tests.methods.cases import blobs, hybrid_model, make_task
+from tests.methods.cases import Ignoring, blobs, hybrid_model, make_task
 
 SIZES = st.floats(1e-3, 10)
 QUIET = {"name": "langevin", "sigma": 1e-12, "epochs": 0, "batch_size": 1000}
@@ -235,3 +235,10 @@ def test_what_was_frozen_stays() -> None:
 def test_a_pull_that_overshoots_is_refused() -> None:
     with pytest.raises(InputError, match="learning_rate \\* decay below 1"):
         get({"name": "langevin", "learning_rate": 1.0, "decay": 1.0})
+
+
+def test_a_module_that_cannot_be_drawn_anew_is_refused_before_any_work() -> None:
+    task = make_task()
+    get("langevin").check_model(hybrid_model(), task.retain)
+    with pytest.raises(InputError, match=r"public weights for langevin.*reset_parameters"):
+        get("langevin").check_model(Ignoring(), task.retain)

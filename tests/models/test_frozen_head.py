@@ -143,5 +143,5 @@ def test_an_amplitude_model_reads_whole_images() -> None:
 
 def test_a_circuit_without_a_card_has_no_amplitude_sibling() -> None:
     gates = (Gate("rx", (0,), Angle(weight=0)),)
-    with pytest.raises(UnsupportedError, match="made from a card"):
+    with pytest.raises(InputError, match="made from a card"):
         amplitude_circuit(Circuit(1, gates, ("Z",), 0, 1), 4)
