@@ -31,6 +31,7 @@ from qunlearn.training.train import fit_all, matched, of_classes, required_recip
 if TYPE_CHECKING:
     from qunlearn.metrics import Shadows
 
+LEAST = 6
 Floats = npt.NDArray[np.float64]
 Model = nn.Module | NumericalError
 """A model, or why there is none."""
@@ -233,19 +234,19 @@ def make_shadows(
         model: an original with its recipe, as `qunlearn.train` made it; shadows are of its architecture.
         split: what it was trained and is to forget.
         method: how shadows unlearn; one that trains its own way trains them, too.
-        number: of shadow models, an even number of at least 4.
+        number: of shadow models, an even number of at least 6 (of the others, two on each side of every sample).
         seed: shadows of one seed share no randomness with those of another.
         together: how many are trained and unlearned at once.
         progress: None shows a bar on a terminal, False shows nothing.
 
     Raises:
         InputError: for a number out of range, or a split without non-members.
-        NumericalError: where fewer than 4 shadow models stay finite.
+        NumericalError: where fewer than 6 shadow models stay finite.
     """
     from qunlearn.metrics import Shadows
 
-    if isinstance(number, bool) or number < 4 or number % 2:
-        raise InputError(f"expected an even number of at least 4 shadow models, got {number!r}")
+    if isinstance(number, bool) or number < LEAST or number % 2:
+        raise InputError(f"expected an even number of at least {LEAST} shadow models, got {number!r}")
     if together < 1:
         raise InputError(f"expected at least 1 shadow model at once, got {together!r}")
     chosen, pool = get(method), pool_of(split)
@@ -255,8 +256,8 @@ def make_shadows(
             parts += _block(model, pool, chosen, numbers, seed)
             if report is not None:
                 report(numbers[-1] + 1, number, chosen.name)
-    if len(parts) < 4:
-        raise NumericalError(f"expected at least 4 shadow models that stay finite, got {len(parts)} of {number}")
+    if len(parts) < LEAST:
+        raise NumericalError(f"expected at least {LEAST} shadow models that stay finite, got {len(parts)} of {number}")
     unlearned, trained, fresh, inside = (np.array(rows) for rows in zip(*parts, strict=True))
     ids, labels = pool.data.ids.cpu().numpy(), pool.data.y.cpu().numpy()
     return Shadows(unlearned, inside, trained, ids, labels, pool.member, fresh)

@@ -23,6 +23,8 @@ CONTROLS = ("none", "retrain", "head-only")
 """Methods that are audited in full wherever validation ranks them."""
 FOR_A_CLASS = "a class is forgotten whole: whoever is not a member of it is to be forgotten, too"
 
+FOR_A_CONTROL = "not made for controls (audit.controls)"
+
 
 def audit_tasks(point: Point, trials: Sequence[Task]) -> list[Task]:
     """The tasks that audit a point's trials: blocks of models, a ranking of the methods, the audits."""
@@ -42,6 +44,7 @@ class _Audits:
     def __init__(self, point: Point, trials: Sequence[Task]) -> None:
         self.point, self.trials, self.asked = point, trials, point.study.settings.audit
         self.shadows = self.asked.shadows if self.no_shadows is None else 0
+        self.quality = self.asked.quality if self.no_population is None else 0
         self.blocks: dict[str, list[Task]] = {}
 
     @cached_property
@@ -49,6 +52,8 @@ class _Audits:
         """Why there are no shadow models; None where there are."""
         if not self.asked.shadows:
             return "the study asks for no shadow models (audit.shadows = 0)"
+        if self._is_control:
+            return FOR_A_CONTROL
         if self.point.split.forget_class is not None:
             return FOR_A_CLASS
         try:
@@ -57,9 +62,20 @@ class _Audits:
             return str(error)
         return None
 
+    @property
+    def no_population(self) -> str | None:
+        """Why there are no populations; None where there are."""
+        if not self.asked.quality:
+            return "the study asks for no populations (audit.quality = 0)"
+        return FOR_A_CONTROL if self._is_control else None
+
+    @property
+    def _is_control(self) -> bool:
+        return not self.asked.controls and self.point.settings["model"]["control"] is not None
+
     def tasks(self) -> Iterator[Task]:
         """All of them, each after what it needs."""
-        ranking = self._ranking() if self.shadows or self.asked.quality else None
+        ranking = self._ranking() if self.shadows or self.quality else None
         audits = [audit for choice in self.point.choices for audit in self._of(choice, ranking)]
         for blocks in self.blocks.values():
             yield from blocks
@@ -82,7 +98,7 @@ class _Audits:
         from qunlearn.evaluation.audit import REVISION as AUDIT_REVISION
 
         extra: dict[str, Any] = {"families": families(self.asked.families), "best": self.asked.best, **uses}
-        why = {"shadows": self.no_shadows, "population": self._no_population}
+        why = {"shadows": self.no_shadows, "population": self.no_population}
         extra |= {f"no_{name}": reason for name, reason in why.items() if reason is not None}
         rules = {"audits": AUDIT_REVISION, "own": REVISION}
         key = hash_of({"kind": "audit", "trial": trial.key, "extra": extra, "ranking": ranked, "rules": rules})
@@ -91,10 +107,6 @@ class _Audits:
             key, "audit", self.point.trained, trial.request, trial.seed, trial.original, trial.retrained,
             choice.to_config(), trial.row, trial=trial.key, ranking=ranked, uses=used, extra=extra,
         )  # fmt: skip
-
-    @property
-    def _no_population(self) -> str | None:
-        return None if self.asked.quality else "the study asks for no populations (audit.quality = 0)"
 
     def _ranking(self) -> Task:
         """What ranks the methods that are no controls, by their trials, done or failed."""
@@ -117,7 +129,7 @@ class _Audits:
         WHAT are the method's own, WHAT_bases those that they were made of, WHAT_retrained those beside them;
         WHAT_numbers and WHAT_beside the numbers of the first and behind the last that count.
         """
-        number = self.shadows if what == "shadows" else self.asked.quality
+        number = self.shadows if what == "shadows" else self.quality
         if not number:
             return {}
         kind: Kind = "shadow" if what == "shadows" else "population"
@@ -161,7 +173,7 @@ class _Audits:
         """The numbers of all models of a part; those retrained serve shadow models and populations alike."""
         if kind == "shadow":
             return range(self.shadows)
-        return range(max(self.shadows, 2 * self.asked.quality) if part == "retrained" else self.asked.quality)
+        return range(max(self.shadows, 2 * self.quality) if part == "retrained" else self.quality)
 
     def _block(
         self,

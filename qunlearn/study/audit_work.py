@@ -15,9 +15,9 @@ from torch import nn
 
 from qunlearn.data import Split
 from qunlearn.evaluation.audit import Auditor
+from qunlearn.methods.shadows import LEAST
 from qunlearn.metrics import Population, Shadows
 from qunlearn.metrics.keeping import arrays_from_bytes
-from qunlearn.metrics.lira import LEAST_MODELS
 from qunlearn.study.blocks import KIND, SCORES, Arrays, block, not_among_the_best, pool_for
 from qunlearn.study.prepare import split_of
 from qunlearn.study.store import Store
@@ -116,8 +116,8 @@ def _shadows(task: Task, split: Split, store: Store) -> Shadows | str:
     unlearned, beside = found
     before = unlearned if "trained" in unlearned else _joined(store, "shadow", task.extra["shadows_bases"])
     numbers = [number for number in unlearned["numbers"].tolist() if number in before["numbers"]]
-    if len(numbers) < LEAST_MODELS:
-        return f"only {len(numbers)} of its shadow models stayed finite, and {LEAST_MODELS} are needed"
+    if len(numbers) < LEAST:
+        return f"only {len(numbers)} of its shadow models stayed finite, and {LEAST} are needed"
     pool = pool_for(task, split)
     after, trained = (_rows(one, numbers, name) for one, name in ((unlearned, "scores"), (before, "trained")))
     ids, labels = pool.data.ids.cpu().numpy(), pool.data.y.cpu().numpy()

@@ -207,6 +207,9 @@ class AuditConfig(Section):
     best: Positive = Field(
         5, description="methods with shadow models and forgetting quality: so many that validation ranks best"
     )
+    controls: bool = Field(
+        True, description="whether controls (model.control) have shadow models and forgetting quality, too"
+    )
 
     @model_validator(mode="after")
     def _numbers_suffice(self) -> AuditConfig:

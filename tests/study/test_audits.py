@@ -134,6 +134,23 @@ def test_audits_leave_every_other_key_alone(file: Path) -> None:
     assert len(noisy.of("audit")) == len(audited.of("audit"))  # audits look at models, whatever strikes later
 
 
+def test_controls_may_go_without_shadow_models(file: Path) -> None:
+    both = plan_of(file, '"model.control"=["twin", "frozen"]', "audit.controls=false", "audit.quality=64")
+    assert not both.of("shadow") + both.of("population") + both.of("ranking")
+    reason = "not made for controls (audit.controls)"
+    audits = both.of("audit")
+    assert all(task.extra["no_shadows"] == task.extra["no_population"] == reason for task in audits)
+    assert plan_of(file, '"model.control"=["twin"]').of("shadow")
+
+
+def test_originals_of_a_population_serve_every_request(file: Path) -> None:
+    plan = plan_of(file, "audit.quality=64", "audit.shadows=0", "run.together=20")
+    trained = [task for task in plan.of("population") if task.extra["part"] == "trained"]
+    assert [task.extra["numbers"][0] for task in trained] == [0, 20, 40, 60]
+    retrained = [task for task in plan.of("population") if task.extra["part"] == "retrained"]
+    assert len(retrained) == 2 * 7  # as many again, to show what chance alone gives
+
+
 def test_findings_are_those_of_an_audit_of_the_same_models(study: Study) -> None:
     split = qu.load_dataset("iris").split(qu.ForgetRequest.of_fraction(0.1), seed=0)
     (task,) = of(study, "audit", method="fine-tune", request="10 %")
