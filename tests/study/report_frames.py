@@ -53,12 +53,12 @@ def _trial(
     setting: dict[str, Any], request: str, split: int, method: str, seed: int, far: float, generator: Any
 ) -> dict[str, Any]:
     own = {"none": 3.4, "retrain": 1.0}.get(method, 0.9 + 2.8 * far**2)
-    own = 1.0 if request == "5 %" and method == "none" else own
     oracle = own * math.exp(generator.normal(0, 0.05))
+    oracle = 1.0 if request == "5 %" and method == "none" else oracle  # nothing to forget there
     forget = {"none": 0.97, "retrain": 0.02 + generator.uniform(-0.02, 0.02)}.get(
         method, 0.02 + 0.6 * far * generator.uniform(0.5, 1.2)
     )
-    forget = 0.02 if request == "5 %" and method == "none" else forget  # nothing to forget there
+    forget = 0.02 if request == "5 %" and method == "none" else forget
     key = f"{request}-{method}-{split}-{seed}-{'-'.join(map(str, setting.values()))}"
     row = _KEYS | setting | {"trial": key, "split_seed": split, "request": request, "method": method, "seed": seed}
     row |= {"accuracy_forget": forget, "accuracy_retain": 0.95 - 0.08 * far * generator.uniform(0, 1)}

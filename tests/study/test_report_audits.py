@@ -21,6 +21,8 @@ from qunlearn.study.report.controls import control_told
 from qunlearn.study.report.judging import side
 from qunlearn.study.report.kinds import by_kind, kind_of
 from qunlearn.study.report.material import Material
+from qunlearn.study.report.something import something
+from qunlearn.study.report.story import tell
 from qunlearn.study.report.style import drawing
 from qunlearn.study.report.tabling import Cell, Table
 from qunlearn.study.report.views import Band, views
@@ -240,6 +242,23 @@ def test_two_runs_write_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     assert [name for name in files if (folder / name).read_bytes() != (again / name).read_bytes()] == []
     stems = {path.stem for path in (folder / "figures").iterdir()}
     assert {"audits-class-0", "cost-vs-distance", "training-curves"} <= stems
+
+
+def test_audits_have_the_last_word_on_whether_there_is_something_to_forget() -> None:
+    study = made(methods=("scrub",), requests=("5 %",))
+    view = views(study)[0]
+    found = audited(study, [view])[0]
+    assert tell(view).headline == "Nothing to unlearn here"
+    told = tell(view, found)
+    assert told.headline == "Nothing to unlearn in the outputs"
+    values = {name: rows_of(study, "none", name)["value"].mean() for name in AUDITS}
+    beyond = [name for name, v in values.items() if v == v and abs(v - AUDITS[name][1]) > AUDITS[name][2]]
+    judged = [name for name, value in values.items() if value == value]
+    assert f"of {len(judged)} main audits {len(beyond)} put it beyond" in told.text
+    parts = something([view], [found])
+    assert parts is not None
+    assert parts.told[0][1]
+    assert "A ranking of methods by outputs means nothing here." in parts.told[0][2]
 
 
 def test_without_audits_there_is_no_section() -> None:

@@ -33,6 +33,18 @@ def control_told(own: Audited) -> str:
     return f"{head}{told}" + (f" Not told apart by {_listed(missed)}." if missed else "") + _like_original(own, name)
 
 
+def original_told(own: Audited) -> tuple[int, str]:
+    """By how many main audits the untouched original is beyond the range, and a sentence; 0 and nothing if by none."""
+    caught, missed = _audits(own, ORIGINAL)
+    if not caught:
+        return 0, ""
+    count = len(caught) + len(missed)
+    return len(caught), (
+        f"But of {count} main audits {len(caught)} put{'s' if len(caught) == 1 else ''} it beyond the range: "
+        f"{_listed(caught)}."
+    )
+
+
 def _audits(own: Audited, name: str) -> tuple[list[str], list[str]]:
     caught: list[str] = []
     missed: list[str] = []

@@ -60,10 +60,11 @@ def render(
     """
     basis = counted(material)
     trained = trainings(material)
+    by_view = {own.view.title: own for own in audits}
     return _environment().get_template("template.html.j2").render(
         material=material,
-        stories=[tell(view) for view in found],
-        something=something(found),
+        stories=[tell(view, by_view.get(view.title)) for view in found],
+        something=something(found, audits),
         sections=[_section(material, request, found) for request in material.requests],
         figures=[figure_of(number, plate, basis) for number, plate in enumerate(plates, start=1)],
         audits=[audit_part(own, number) for number, own in enumerate(audits, start=1)],

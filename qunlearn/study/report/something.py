@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qunlearn.study.report.audits import Audited
+from qunlearn.study.report.controls import original_told
 from qunlearn.study.report.judging import JUDGED, MEMBERSHIP, original_places
 from qunlearn.study.report.material import ORIGINAL
 from qunlearn.study.report.tabling import Cell, Group, Row, Table
@@ -30,8 +32,14 @@ class Something:
     told: tuple[tuple[str, bool, str], ...]
 
 
-def something(found: Sequence[View]) -> Something | None:
-    """What there is to forget in each view; None without originals or retrained models to compare."""
+def something(found: Sequence[View], audits: Sequence[Audited] = ()) -> Something | None:
+    """What there is to forget in each view; None without originals or retrained models to compare.
+
+    Args:
+        found: the views.
+        audits: of the views that have any; they can find what outputs do not show.
+    """
+    told = {own.view.title: original_told(own)[1] for own in audits}
     judged = [(view, original_places(view)) for view in found]
     judged = [(view, places) for view, places in judged if places]
     if not judged:
@@ -41,7 +49,18 @@ def something(found: Sequence[View]) -> Something | None:
     rows = tuple(Row(view.title, "method", "", _cells(view, columns, places)) for view, places in judged)
     table = Table("The untouched original, and below each figure the retrained models\u2019 range", columns,
                   (Group("", rows),))  # fmt: skip
-    return Something(table, tuple((view.title, nothing(places), _sentence(places)) for view, places in judged))
+    return Something(table, tuple(_told(view, places, told.get(view.title, "")) for view, places in judged))
+
+
+def _told(view: View, places: dict[str, str], audits: str) -> tuple[str, bool, str]:
+    """The title, whether there is nothing to forget, and the sentence; audits have the last word."""
+    empty = nothing(places)
+    if empty and audits:
+        head = (
+            "Nothing to forget in the outputs: the original already lies within the retrained models\u2019 range there."
+        )
+        return view.title, True, f"{head} {audits} A ranking of methods by outputs means nothing here."
+    return view.title, empty, _sentence(places)
 
 
 def nothing(places: dict[str, str]) -> bool:

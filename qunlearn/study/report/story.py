@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qunlearn.study.report.audits import Audited
+from qunlearn.study.report.controls import original_told
 from qunlearn.study.report.intervals import describe_interval
 from qunlearn.study.report.judging import JUDGED, MEMBERSHIP, Verdict, judge, original_places
 from qunlearn.study.report.material import ORIGINAL, RETRAINED, Material
@@ -12,6 +14,7 @@ from qunlearn.study.report.views import View
 from qunlearn.study.report.wording import DASH, MAIN, method_name
 
 NOTHING = "Nothing to unlearn here"
+_INSIDE = "The untouched original lies within the retrained models\u2019 range"
 _SHOWN = {column.key: column for column in MAIN}
 
 
@@ -32,8 +35,8 @@ class Story:
     groups: tuple[tuple[str, str], ...]
 
 
-def tell(view: View) -> Story:
-    """The finding for one view."""
+def tell(view: View, audited: Audited | None = None) -> Story:
+    """The finding for one view; its audits, where there are any, can contradict that there is nothing to unlearn."""
     if failed := _untrained(view):
         return Story(view.title, "Some models did not train", failed, ())
     verdicts = {verdict.method: verdict for verdict in judge(view)}
@@ -41,6 +44,9 @@ def tell(view: View) -> Story:
     headline, text = _about_original(view, original)
     if headline == NOTHING and original_places(view).get(MEMBERSHIP) in ("above", "below"):
         headline, text = _traced(view)
+    if headline == NOTHING and audited is not None and (told := original_told(audited))[0]:
+        headline = "Nothing to unlearn in the outputs"
+        text = f"{_INSIDE}: {_compared(view)}. {told[1]} Audits judge the methods here, outputs cannot."
     methods = [verdict for name, verdict in verdicts.items() if name != ORIGINAL]
     return Story(view.title, headline, text, _groups(methods))
 
@@ -74,8 +80,8 @@ def _about_original(view: View, verdict: Verdict | None) -> tuple[str, str]:
     seen = _compared(view)
     if verdict.place == "within":
         return NOTHING, (
-            f"The untouched original lies within the retrained models\u2019 range: {seen}. It cannot be told from a "
-            "model that never saw the forget set, so no method can show here that it removed anything."
+            f"{_INSIDE}: {seen}. It cannot be told from a model that never saw the forget set, so no method can show "
+            "here that it removed anything."
         )
     if verdict.place == "unsettled":
         return "Not settled", (
@@ -95,9 +101,8 @@ def _traced(view: View) -> tuple[str, str]:
     show = _SHOWN[MEMBERSHIP].show
     range_ = f"{show(band.least)} to {show(band.most)}" if band else DASH
     return "Only membership tells", (
-        f"The untouched original lies within the retrained models\u2019 range: {_compared(view)}. But the membership "
-        f"attack tells it from them: AUC {show(view.value(ORIGINAL, MEMBERSHIP)[0])} against {range_}. What there is "
-        "to unlearn shows there alone."
+        f"{_INSIDE}: {_compared(view)}. But the membership attack tells it from them: AUC "
+        f"{show(view.value(ORIGINAL, MEMBERSHIP)[0])} against {range_}. What there is to unlearn shows there alone."
     )
 
 
