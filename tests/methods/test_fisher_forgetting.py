@@ -14,8 +14,7 @@ from scipy.stats import kstest
 from torch import nn
 
 from qunlearn.methods import FisherForgetting, Task
-from qunlearn.models import HybridClassifier
-from qunlearn.quantum import load_circuit
+from qunlearn.quantum import QuantumLayer, load_circuit
 from tests.methods.by_hand import Array, array, logits_of, sample_slopes, softmax, values_of
 from tests.methods.cases import hybrid_model, make_task, plain_model
 from tests.methods.learnt import accuracy, clusters
@@ -121,7 +120,7 @@ def test_no_row_is_erased_for_a_subset_or_where_no_parameter_is_a_class_s_own() 
         def __init__(self) -> None:
             super().__init__()
             circuit = load_circuit("basic-entangler", qubits=3, depth=1)
-            self.quantum = HybridClassifier(circuit, 3, head="linear", dtype=torch.float64).quantum
+            self.quantum = QuantumLayer(circuit, dtype=torch.float64)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.quantum(x[:, : self.quantum.circuit.features])  # type: ignore[no-any-return]
@@ -131,15 +130,15 @@ def test_no_row_is_erased_for_a_subset_or_where_no_parameter_is_a_class_s_own() 
     assert result.record.notes == [
         "No parameter belongs to the forgotten class's logit alone, so that no row was erased."
     ]
-    assert torch.allclose(result.model.quantum.weights, bare.quantum.weights, atol=1e-4)
+    assert torch.allclose(result.model.get_parameter("quantum.weights"), bare.quantum.weights, atol=1e-4)
 
 
 def test_what_is_frozen_gets_no_noise() -> None:
     model = plain_model()
     model[0].weight.requires_grad_(False)
     result = FisherForgetting()(model, TASK).model
-    assert torch.equal(result.get_parameter("0.weight"), model[0].weight)
-    assert not torch.equal(result.get_parameter("0.bias"), model[0].bias)
+    assert torch.equal(result.get_parameter("0.weight"), model.get_parameter("0.weight"))
+    assert not torch.equal(result.get_parameter("0.bias"), model.get_parameter("0.bias"))
 
 
 def test_fisher_forgetting_harms_a_class_more_than_those_it_holds_on_to() -> None:

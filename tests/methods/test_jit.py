@@ -127,7 +127,7 @@ def test_neither_labels_nor_retain_samples_play_a_part() -> None:
 def test_no_disturbance_and_dead_units_give_finite_derivatives() -> None:
     model = plain_model()
     with torch.no_grad():
-        model[0].bias.fill_(-1e3)
+        model.get_parameter("0.bias").fill_(-1e3)
     for method in (JiT(sigma=0.0), JiT(sigma=0.0, variant="released"), JiT(), JiT(variant="released")):
         slope = Net(model).gradient(lambda n, method=method: method.loss(n, BATCH, {}, stream()))  # type: ignore[misc]
         assert float(flattened(slope).abs().max()) == 0.0

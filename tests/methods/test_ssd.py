@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from qunlearn.data import Dataset
@@ -46,7 +47,7 @@ def wrapped(angles: Array) -> Array:
 
 def dampened(
     model: nn.Module, task: Task, *, alpha: float, strength: float, form: str, reference: Array | float = 0.0
-) -> tuple[dict[str, Array], dict[str, Array]]:
+) -> tuple[dict[str, Array], dict[str, NDArray[np.bool_]]]:
     """The formula; the new values, and where they were chosen."""
     of_forget, of_all = importances(model, task, form)
     values, chosen = values_of(model), {n: of_forget[n] > alpha * of_all[n] for n in of_forget}
@@ -131,7 +132,7 @@ def test_an_angle_one_period_on_is_the_same_angle(reference: str) -> None:
     with torch.no_grad():
         assert torch.allclose(one(TASK.retain.x), two(TASK.retain.x), atol=1e-9, rtol=0)
         assert not torch.allclose(one(TASK.retain.x), model(TASK.retain.x), atol=1e-3, rtol=0)
-        moved = two.quantum.weights - one.quantum.weights
+        moved = two.get_parameter("quantum.weights") - one.get_parameter("quantum.weights")
     assert torch.allclose(moved / (2 * math.pi), (moved / (2 * math.pi)).round(), atol=1e-9, rtol=0)
 
 
