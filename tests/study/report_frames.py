@@ -60,7 +60,9 @@ def _trial(
     )
     forget = 0.02 if request == "5 %" and method == "none" else forget
     key = f"{request}-{method}-{split}-{seed}-{'-'.join(map(str, setting.values()))}"
-    row = _KEYS | setting | {"trial": key, "split_seed": split, "request": request, "method": method, "seed": seed}
+    row: dict[str, Any] = (
+        _KEYS | setting | {"trial": key, "split_seed": split, "request": request, "method": method, "seed": seed}
+    )
     row |= {"accuracy_forget": forget, "accuracy_retain": 0.95 - 0.08 * far * generator.uniform(0, 1)}
     row |= {"accuracy_test": 0.93 - 0.05 * far, "accuracy_validation": 0.94 - 0.05 * far}
     row |= {"accuracy_forget_true": 0.9 - 0.5 * far if request == "corrupted samples" else np.nan}

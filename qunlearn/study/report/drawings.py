@@ -68,6 +68,7 @@ class Drawing:
 
     svg: Markup
     request: str
+    wide: bool
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def figure_of(number: int, plate: Plate, counted: str) -> Figure:
     if plate.wide and plate.pictures[0].request:
         title = f"{title}, forget {plate.pictures[0].request}"
     drawings = tuple(
-        Drawing(inline(picture, f"f{number}-{letter}-"), picture.request)
+        Drawing(inline(picture, f"f{number}-{letter}-"), picture.request, picture.wide)
         for letter, picture in enumerate(plate.pictures, start=1)
     )
     caption = next(text for start, text in _CAPTIONS.items() if stem.startswith(start))

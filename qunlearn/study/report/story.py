@@ -129,7 +129,7 @@ def _groups(verdicts: Sequence[Verdict]) -> tuple[tuple[str, str], ...]:
     ):
         names = [method_name(verdict.method) for verdict in verdicts if verdict.place == place]
         if names:
-            groups.append((words, ", ".join(names)))
+            groups.append((words, ("; " if any("," in name for name in names) else ", ").join(names)))
     return tuple(groups)
 
 
