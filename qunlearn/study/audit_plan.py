@@ -23,6 +23,7 @@ CONTROLS = ("none", "retrain", "head-only")
 """Methods that are audited in full wherever validation ranks them."""
 FOR_A_CLASS = "a class is forgotten whole: whoever is not a member of it is to be forgotten, too"
 
+BY_CHANCE = "two sets of retrained models differ by chance alone; that score stands beside every other method's"
 FOR_A_CONTROL = "not made for controls (audit.controls)"
 
 
@@ -98,11 +99,12 @@ class _Audits:
         from qunlearn.evaluation.audit import REVISION as AUDIT_REVISION
 
         extra: dict[str, Any] = {"families": families(self.asked.families), "best": self.asked.best, **uses}
-        why = {"shadows": self.no_shadows, "population": self.no_population}
+        chance = BY_CHANCE if choice.name == "retrain" else None
+        why = {"shadows": self.no_shadows, "population": self.no_population or chance}
         extra |= {f"no_{name}": reason for name, reason in why.items() if reason is not None}
         rules = {"audits": AUDIT_REVISION, "own": REVISION}
         key = hash_of({"kind": "audit", "trial": trial.key, "extra": extra, "ranking": ranked, "rules": rules})
-        used = tuple(dict.fromkeys(key for keys in uses.values() for key in keys if isinstance(key, str)))
+        used = tuple(dict.fromkeys(key for keys in uses.values() if isinstance(keys, list) for key in keys))
         return Task(
             key, "audit", self.point.trained, trial.request, trial.seed, trial.original, trial.retrained,
             choice.to_config(), trial.row, trial=trial.key, ranking=ranked, uses=used, extra=extra,
@@ -126,43 +128,36 @@ class _Audits:
     def _used(self, what: str, choice: MethodChoice, ranked: str | None, tuning: str | None) -> dict[str, Any]:
         """The blocks of shadow models, or of a population, for a method: by name their keys, and which of their models.
 
-        WHAT are the method's own, WHAT_bases those that they were made of, WHAT_retrained those beside them;
-        WHAT_numbers and WHAT_beside the numbers of the first and behind the last that count.
+        WHAT are the method's own, WHAT_bases those that they were made of, WHAT_retrained those beside them, and
+        WHAT_number how many of each count.
         """
         number = self.shadows if what == "shadows" else self.quality
-        if not number:
+        again = choice.name == "retrain"
+        if not number or (again and what == "population"):
             return {}
         kind: Kind = "shadow" if what == "shadows" else "population"
         own = choice if methods.get(choice.to_config()).trains else None
-        start = number if choice.name == "retrain" and kind == "population" else 0  # the first stand beside it
-        bases: list[Task] = []
-        if choice.name == "retrain":
-            found = self._blocks("population", "retrained", range(start, start + number))
-        if own is None and (choice.name != "retrain" or kind == "shadow"):
-            bases = self._blocks(kind, "trained", range(number))
-        if choice.name != "retrain":
-            found = self._blocks(kind, "unlearned", range(number), choice, ranked, tuning, bases)
-        beside = self._blocks("population", "retrained", range(number), own, ranked if own else None)
+        bases = [] if own else self._blocks(kind, "trained", number)
+        beside = self._blocks("population", "retrained", number, own, ranked if own else None)
+        found = beside if again else self._blocks(kind, "unlearned", number, choice, ranked, tuning, bases)
         keys = {what: found, f"{what}_bases": bases, f"{what}_retrained": beside}
-        spans = {f"{what}_numbers": [start, start + number], f"{what}_beside": [0, number]}
-        return {name: [task.key for task in tasks] for name, tasks in keys.items()} | spans
+        return {name: [task.key for task in tasks] for name, tasks in keys.items()} | {f"{what}_number": number}
 
     def _blocks(
         self,
         kind: Kind,
         part: str,
-        numbers: range,
+        number: int,
         choice: MethodChoice | None = None,
         ranked: str | None = None,
         tuning: str | None = None,
         bases: Sequence[Task] = (),
     ) -> list[Task]:
-        """The blocks of models with these numbers; one that is asked for twice is one."""
+        """The blocks that hold so many models; one that is asked for twice is one."""
         size = self.point.study.settings.run.together
-        shared = range(numbers.start // size * size, numbers.stop, size)
         found = []
-        for place, start in enumerate(shared):
-            own = [number for number in range(start, start + size) if number in self._all(kind, part)]
+        for place, start in enumerate(range(0, number, size)):
+            own = [one for one in range(start, start + size) if one in self._all(kind, part)]
             base = bases[place].key if bases else None
             found.append(self._block(kind, part, own, choice, ranked, tuning, base))
         for task in found:
@@ -173,7 +168,7 @@ class _Audits:
         """The numbers of all models of a part; those retrained serve shadow models and populations alike."""
         if kind == "shadow":
             return range(self.shadows)
-        return range(max(self.shadows, 2 * self.quality) if part == "retrained" else self.quality)
+        return range(max(self.shadows, self.quality) if part == "retrained" else self.quality)
 
     def _block(
         self,

@@ -145,18 +145,17 @@ def _material(task: Task, store: Store, what: str, kind: Kind) -> tuple[Arrays, 
         return why
     assert task.method is not None
     again = task.method["name"] == "retrain"
-    unlearned = _joined(store, "population" if again else kind, task.extra[what], task.extra[f"{what}_numbers"])
-    beside = _joined(store, "population", task.extra[f"{what}_retrained"], task.extra[f"{what}_beside"])
+    unlearned = _joined(store, "population" if again else kind, task.extra[what], task.extra[f"{what}_number"])
+    beside = _joined(store, "population", task.extra[f"{what}_retrained"], task.extra[f"{what}_number"])
     return unlearned, beside
 
 
-def _joined(store: Store, kind: Kind, keys: Sequence[str], numbers: Sequence[int] | None = None) -> Arrays:
-    """What the models of several blocks say, those with numbers from the first to below the second."""
+def _joined(store: Store, kind: Kind, keys: Sequence[str], number: int | None = None) -> Arrays:
+    """What the models of several blocks say; those numbered from there on are left out."""
     parts = [arrays_from_bytes((store.folder(kind, key) / SCORES).read_bytes(), KIND) for key in keys]
     parts = [part for part in parts if len(part["numbers"])] or parts[:1]  # of no models there are no columns
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    first, last = numbers or (0, joined["numbers"].max(initial=0) + 1)
-    chosen = (joined["numbers"] >= first) & (joined["numbers"] < last)
+    chosen = joined["numbers"] < (number or np.inf)
     return {name: array[chosen] for name, array in joined.items()}
 
 
