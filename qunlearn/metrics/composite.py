@@ -10,7 +10,7 @@ from qunlearn.errors import InputError
 from qunlearn.metrics.arrays import Values, column
 
 SETS = ("retain", "forget", "test")
-EQUAL = 1e-15  # nats: a divergence from rounding alone
+EQUAL = 1e-12  # nats: a divergence from rounding alone
 
 
 def gap(value: float, retrained: Values) -> float:
@@ -71,12 +71,14 @@ def oracle_distance(divergences: Values, usual: Values) -> float:
         usual: u, mean divergence of the retrained models from each other on each set, ``(sets,)``.
 
     Returns:
-        In [0, inf); 1 is as near as retraining is to itself; NaN where the retrained models agree to the last digit.
+        In [0, inf); 1 is as near as retraining is to itself, also where no model differs from another; NaN where the
+        retrained models alone agree to the last digit.
     """
     d, u = column(divergences, "divergences"), column(usual, "usual")
     if d.shape != u.shape:
         raise InputError(f"expected divergences on the same sets, got {d.size} and {u.size}")
-    return float((d / np.where(u > EQUAL, u, np.nan)).mean())
+    both = (d <= EQUAL) & (u <= EQUAL)
+    return float(np.where(both, 1.0, d / np.where(u > EQUAL, u, np.nan)).mean())
 
 
 def _mean(values: Values) -> float:

@@ -18,6 +18,7 @@ from qunlearn.data import Dataset, ForgetRequest, Split
 from qunlearn.errors import InputError
 from qunlearn.evaluation import Judge, evaluate, predict
 from qunlearn.metrics import metric, misaligned
+from qunlearn.metrics.composite import oracle_distance
 
 Tables = Callable[..., nn.Module]
 Splits = Callable[..., Split]
@@ -157,6 +158,7 @@ def test_the_oracle_distance_is_in_units_of_the_retrained_models_own(tables: Tab
     assert two["oracle_distance"] == pytest.approx(ratio(tables(0), retrained[:2]))
     assert math.isnan(two["oracle_distance_floor"])
     assert math.isnan(evaluate(tables(0), split, retrained=[retrained[0]] * 2)["oracle_distance"])
+    assert oracle_distance([0.0, 0.2], [0.0, 0.1]) == 1.5
 
 
 def test_corrupted_samples_are_also_judged_by_their_true_labels(tables: Tables, splits: Splits) -> None:

@@ -151,7 +151,7 @@ class Auditor:
         _check_material(given, self.bench)
         subject, seeds = Subject(model, self.bench.sets), Seeds(seed, "audit")
         subject = next((one for one in self._subjects() if one.same(subject)), subject)
-        others = [other for other in self.bench.retrained if not other.same(subject)]
+        others = _without(self.bench.retrained, subject)
         if any(family.name == "relearning" for family in chosen):
             prepare([subject, *others], self.bench, seeds)
         found: list[Finding] = []
@@ -181,6 +181,12 @@ class Auditor:
                 return found
             self._known[key] = found
         return self._known[key]
+
+
+def _without(subjects: Sequence[Subject], one: Subject) -> list[Subject]:
+    """All but the first that is the same model: retrained models of an exact method may equal each other."""
+    place = next((number for number, other in enumerate(subjects) if other.same(one)), None)
+    return [other for number, other in enumerate(subjects) if number != place]
 
 
 def _findings(figure: Figure, beside: list[dict[str, Figure]]) -> list[Finding]:

@@ -14,8 +14,7 @@ from qunlearn import metrics
 from qunlearn.data import Split
 from qunlearn.errors import UnsupportedError
 from qunlearn.evaluation.audit.outsiders import outsiders
-from qunlearn.evaluation.audit.subject import Subject
-from qunlearn.models import reinitialise
+from qunlearn.evaluation.audit.subject import Subject, cannot_start_afresh, fresh_model
 from qunlearn.training.seeds import Seeds
 
 Floats = npt.NDArray[np.float64]
@@ -84,12 +83,11 @@ class Bench:
 
     def _fresh(self, model: nn.Module) -> Subject | str:
         try:
-            fresh = reinitialise(model, Seeds(self.split.seed, "audit").integer("untrained"))
+            fresh = fresh_model(model, Seeds(self.split.seed, "audit").integer("untrained"), self.split.retain.x)
+            subject = Subject(fresh, self.sets)
+            assert subject.outputs is not None  # runs it: only then is it certain that it can
         except UnsupportedError:
-            return f"a {type(model).__name__} cannot be initialised afresh"
-        subject = Subject(fresh, self.sets)
-        if callable(fit := getattr(fresh, "fit", None)):
-            fit(subject.inputs(self.split.retain.x))
+            return cannot_start_afresh(model)
         return subject
 
 

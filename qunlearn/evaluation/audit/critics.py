@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from qunlearn.errors import UnsupportedError
-from qunlearn.evaluation.audit.subject import Subject
+from qunlearn.evaluation.audit.subject import Subject, cannot_start_afresh, fresh_model
 from qunlearn.metrics.folds import deal
-from qunlearn.models import Stage, reinitialise
+from qunlearn.models import Stage
 from qunlearn.training.net import Net, Tensors, evaluating
 from qunlearn.training.optimizers import Adam
 from qunlearn.training.replicas import obstacle
@@ -57,18 +57,16 @@ def information_by_sample(
         return f"stage {stage.name} hands on no features, one row a sample"
     z = torch.cat([found[name][torch.from_numpy(part)] for name, part in rows.items()])
     z = (z - z.mean(0)) / z.std(0).clamp_min(1e-6)
-    try:
-        fresh = reinitialise(subject.model, seeds.integer("critic")).cpu()
-    except UnsupportedError:
-        return f"a {type(subject.model).__name__} cannot be initialised afresh"
-    dummy = subject.inputs(next(iter(subject.sets.values())).x[:DUMMY]).cpu()
-    if callable(fit := getattr(fresh, "fit", None)):
-        fit(subject.inputs(subject.sets["retain"].x).cpu())
+    samples = torch.cat([subject.sets[name].x[torch.from_numpy(part)] for name, part in rows.items()])
+    dummy = subject.inputs(samples[:DUMMY]).cpu()
     fold = deal(member.astype(np.int64), FOLDS, np.random.default_rng(seeds.integer("critic folds")))
     try:
+        fresh = fresh_model(subject.model, seeds.integer("critic"), samples).cpu()
         with evaluating(fresh), _given(fresh.get_submodule(stage.module)) as give:
             give(z.reshape(len(z), *subject.outputs.shapes[stage.name]))
             return _bound(Net(fresh), dummy, torch.from_numpy(member), torch.from_numpy(fold), seeds)
+    except UnsupportedError:
+        return cannot_start_afresh(subject.model)
     except RuntimeError:
         return f"what follows stage {stage.name} also reads earlier stages, so that it can't be run on its own"
 

@@ -81,7 +81,7 @@ def _sum_of_stages(told: Told) -> Floats | str:
         if isinstance(part, str):
             return part
         total = part if total is None else total + part
-    return "the model has one stage only" if total is None else total
+    return "the model has no hidden stage, or several side by side" if total is None else total
 
 
 def _of_states(told: Told) -> Floats | str:

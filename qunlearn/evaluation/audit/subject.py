@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qunlearn.data import Dataset
 from qunlearn.errors import InputError, NumericalError
-from qunlearn.models import ClassicalTwin, Stage, stages
+from qunlearn.models import ClassicalTwin, Ensemble, Stage, reinitialise, stages
 from qunlearn.quantum.layer import QuantumLayer
 from qunlearn.training.net import evaluating
 
@@ -64,8 +64,8 @@ class Subject:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """The model's stages in running order."""
-        return stages(self.model)
+        """The model's stages in running order; none of an ensemble, whose members run side by side."""
+        return () if isinstance(self.model, Ensemble) else stages(self.model)
 
     @cached_property
     def middle(self) -> nn.Module | None:
@@ -169,6 +169,25 @@ def _caught(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def fresh_model(model: nn.Module, seed: int, x: Tensor) -> nn.Module:
+    """A freshly initialised copy of a model (or of an ensemble's members), its data-fitted parts fitted on samples.
+
+    Raises:
+        UnsupportedError: where there is no such thing as this model without training.
+    """
+    fresh = reinitialise(model, seed)
+    for part in fresh.members if isinstance(fresh, Ensemble) else [fresh]:
+        if callable(fit := getattr(part, "fit", None)):
+            first = next(part.parameters(), x)
+            fit(x.to(first.device, first.dtype))
+    return fresh
+
+
+def cannot_start_afresh(model: nn.Module) -> str:
+    """Why a model has no untrained like."""
+    return f"a {type(model).__name__} cannot be initialised afresh, or does nothing until it is trained"
 
 
 def _rows(parts: list[Tensor], total: int) -> Tensor | None:

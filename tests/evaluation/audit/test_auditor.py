@@ -11,6 +11,8 @@ from torch import nn
 from qunlearn.data import Dataset, ForgetRequest, load_dataset
 from qunlearn.errors import InputError, UnknownNameError
 from qunlearn.evaluation.audit import AUDITS, REVISION, Audit, Auditor, Finding, audit
+from qunlearn.models import Ensemble, HybridClassifier, QuantumKernelClassifier
+from qunlearn.quantum import load_circuit
 from tests.evaluation.audit.cases import Trained, hybrid, network
 
 QUICK = ("membership", "probes", "confusion", "distances", "streisand", "class_deletion")
@@ -126,6 +128,29 @@ def test_an_audit_is_a_table_and_a_dictionary() -> None:
     assert found.to_dict()["findings"][1]["reason"] == "there is none"
     with pytest.raises(UnknownNameError, match="expected the name of a finding, got 'c'"):
         found["c"]
+
+
+def test_ensembles_and_kernel_classifiers_are_audited_as_far_as_it_goes() -> None:
+    split = load_dataset("digits", per_class=15).split(ForgetRequest.of_class(3), seed=0)
+
+    def member(seed: int) -> HybridClassifier:
+        circuit = load_circuit("ring-cz", qubits=3, depth=1)
+        generator = torch.Generator().manual_seed(seed)
+        return HybridClassifier(circuit, 10, "pca", "linear", generator=generator).fit(split.train.x)
+
+    ensembles = [Ensemble([member(seed), member(seed + 1)]) for seed in (0, 2)]
+    families = ["membership", "probes", "information", "distances"]
+    found = Auditor(split, original=ensembles[0], retrained=ensembles[1:])(ensembles[0], audits=families)
+    assert not math.isnan(found["membership_gradient_norm_auc"].value)
+    assert not math.isnan(found["zrf"].value)
+    assert found["idi"].reason == "the model has no hidden stage, or several side by side"
+    kernel = QuantumKernelClassifier(load_circuit("ring-cz", qubits=6, depth=1, encoding="amplitude"), 10)
+    kernel.solve(split.train.x, split.train.y, split.train.ids)
+    twins = [copy.deepcopy(kernel) for _ in range(2)]
+    found = Auditor(split, original=kernel, retrained=twins)(copy.deepcopy(kernel), audits=[*families, "relearning"])
+    assert found["distance_function_forget"].value == found["distance_function_forget"].retrained == 0
+    assert "no parameters" in found["relearn_steps"].reason
+    assert "cannot be initialised afresh" in found["zrf"].reason
 
 
 def test_models_of_other_kinds_are_audited_too() -> None:
