@@ -12,12 +12,28 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qunlearn.methods import curvature
+from qunlearn.models import HybridClassifier
+from qunlearn.quantum import load_circuit
 from qunlearn.training.net import Net
 from tests.methods.cases import blobs, hybrid_model, plain_model
 from tests.methods.test_contract import QNodeModel
 
 Array = NDArray[np.float64]
-MODELS: dict[str, Callable[[], nn.Module]] = {"sequential": plain_model, "hybrid": hybrid_model, "qnode": QNodeModel}
+
+
+def noisy_model() -> HybridClassifier:
+    """A density matrix, whose derivatives are the reference engine's."""
+    circuit = load_circuit("ring-cz", qubits=4, depth=1).with_noise({"depolarizing": 0.02})
+    generator = torch.Generator().manual_seed(0)
+    return HybridClassifier(circuit, 3, head="linear", dtype=torch.float64, generator=generator)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "sequential": plain_model,
+    "hybrid": hybrid_model,
+    "qnode": QNodeModel,
+    "noisy": noisy_model,
+}
 
 
 def linear_model() -> nn.Linear:
