@@ -71,6 +71,24 @@ def test_every_epsilon_is_the_released_algorithms(shift: float, width: float, mo
     assert (finer.epsilons >= np.array(coarse) - 1e-9).all()
 
 
+@pytest.mark.parametrize("scale", [0.37, 1.13], ids=["near", "spread"])
+def test_the_windows_are_those_near_the_narrower_group(scale: float) -> None:
+    """Every pair of ends on a fine grid takes some run of values; these runs are the windows."""
+    narrow, wide = scale * np.arange(6.0), scale * (np.arange(-4.0, 14.0, 3.0) + 0.5)
+    rules = family(narrow, wide)
+    assert rules is not None
+    levels, width = np.unique(np.concatenate([narrow, wide])), np.ptp(narrow)
+    truth = set()
+    for right in np.arange(narrow.max() - 2, narrow.max() + 2, 0.013):
+        left = np.arange(right - width - 2, right - width + 2, 0.013)
+        first, last = np.searchsorted(levels, left), int(np.searchsorted(levels, right, "right")) - 1
+        truth |= {(int(one), last) for one in first if one <= last}
+    single = levels.size  # the rules "at least t" come first
+    found = set(zip(rules.first[single:].tolist(), rules.last[single:].tolist(), strict=True))
+    assert found == truth
+    assert rules.of_unlearned[single:].all()
+
+
 def test_the_score_is_the_released_sum_over_buckets() -> None:
     epsilons = np.concatenate([np.linspace(0, 9, 181), [50.0, math.log(63), 4.5, 4.999, 5.0]])
     for models in (64, 512):

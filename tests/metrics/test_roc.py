@@ -74,6 +74,13 @@ def test_balanced_accuracy_reaches_the_known_power_and_is_no_better_than_chance_
     assert np.mean(plugged) > 0.56  # what the cross-fitting is for
 
 
+def test_of_equally_good_thresholds_the_middle_one_is_taken() -> None:
+    two, three = np.ones(2), np.ones(3)
+    assert best_threshold(np.array([2.0, 4.0]), two, np.array([1.0, 3.0]), two) == 3.5
+    assert best_threshold(np.array([2.0, 4.0, 6.0]), three, np.array([1.0, 3.0, 5.0]), three) == 3.5
+    assert best_threshold(np.array([9.0, 9.0]), two, np.array([1.0, 3.0]), two) == 6.0
+
+
 def test_balanced_accuracy_at_a_given_threshold_counts() -> None:
     found = balanced_accuracy([1.0, 2.0, -1.0, 3.0], [0.0, 0.5, -3.0, 0.0, 7.0], threshold=0.0)
     assert found.value == pytest.approx((3 / 4 + 3 / 5) / 2)
