@@ -8,6 +8,7 @@ import inspect
 
 from qunlearn import methods
 from qunlearn.data import available_datasets
+from qunlearn.evaluation.audit import AUDITS
 from qunlearn.methods.search import in_words
 from qunlearn.metrics import METRICS
 from qunlearn.quantum.card import available_cards
@@ -21,6 +22,7 @@ def write(docs):
     tables = {
         "methods": _methods,
         "metrics": _metrics,
+        "audits": _audits,
         "circuits": _circuits,
         "channels": _channels,
         "datasets": _datasets,
@@ -103,6 +105,13 @@ def _metrics():
         needs = "yes" if item.needs_retrained else ""
         rows.append((f"`{item.name}`", item.doc, item.unit, limits, aim[item.higher_is_better], needs))
     return _table(("figure", "what it is", "unit", "range", "better", "needs retrained models"), rows)
+
+
+def _audits():
+    rows = []
+    for name, family in AUDITS.items():
+        rows.append((f"`{name}`", family.doc, ", ".join(sorted(family.needs)), family.cost))
+    return _table(("family", "what it asks", "needs", "cost"), rows)
 
 
 def _circuits():

@@ -15,6 +15,7 @@ from qunlearn.models import Ensemble, HybridClassifier, QuantumKernelClassifier
 from qunlearn.quantum import load_circuit
 from tests.evaluation.audit.cases import Trained, hybrid, network
 
+SOME = ("probes", "distances", "streisand")
 QUICK = ("membership", "probes", "confusion", "distances", "streisand", "class_deletion")
 
 
@@ -43,7 +44,7 @@ def test_the_same_seed_gives_the_same_findings_and_leaves_the_models_alone() -> 
     split = data.split(ForgetRequest.of_class(3), seed=0)
     models = [hybrid(seed, qubits=2, depth=1).train() for seed in range(3)]
     before = [copy.deepcopy(model.state_dict()) for model in models]
-    once, again = (audit(models[0], split, original=models[1], retrained=models[2:]) for _ in range(2))
+    once, again = (audit(models[0], split, original=models[1]) for _ in range(2))
     assert str(once) == str(again)
     other = audit(models[0], split, audits=["probes"], seed=1)
     assert any(finding.value != once[finding.name].value for finding in other)
@@ -57,9 +58,9 @@ def test_one_auditor_says_of_every_model_what_audit_says(by_heart: Trained) -> N
     auditor = by_heart.auditor
     for model in (network(3, 40, 2), by_heart.original, by_heart.retrained[1]):
         alone = audit(
-            model, by_heart.split, original=by_heart.original, retrained=by_heart.retrained, audits=QUICK, seed=4
+            model, by_heart.split, original=by_heart.original, retrained=by_heart.retrained, audits=SOME, seed=4
         )
-        assert str(auditor(model, audits=QUICK, seed=4).to_dict()) == str(alone.to_dict())
+        assert str(auditor(model, audits=SOME, seed=4).to_dict()) == str(alone.to_dict())
 
 
 def test_a_retrained_model_is_compared_with_the_others_alone(by_heart: Trained) -> None:
