@@ -15,7 +15,7 @@ from qunlearn.study.report.certificates import certificates
 from qunlearn.study.report.comparisons import comparisons
 from qunlearn.study.report.compute import cost_table, frontier, shares
 from qunlearn.study.report.curves import still_falling, trainings, verdict
-from qunlearn.study.report.judging import original_places
+from qunlearn.study.report.judging import judge, original_places
 from qunlearn.study.report.lacking import left_out
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.page import render
@@ -306,3 +306,14 @@ def test_few_views_have_a_finite_interval_of_pairs(study: Material) -> None:
     values = [cell for row in found.table.groups[0].rows for cell in row.cells]
     assert all(math.isfinite(cell.value) for cell in values)
     assert all(cell.interval for cell in values)
+
+
+def test_a_method_that_trains_its_own_way_is_judged_by_its_own_retrained_models(study: Material) -> None:
+    records = study.records.copy()
+    wide = {f"{name}_floor_high": 9.0 for name in ("js_forget", "js_test", "gap_forget")}
+    records.loc[records["method"] == "sisa", list(wide)] = list(wide.values())
+    view = views(dataclasses.replace(study, records=records))[0]
+    before = {verdict.method: verdict.place for verdict in judge(views(study)[0])}
+    after = {verdict.method: verdict.place for verdict in judge(view)}
+    assert before["sisa"] != "within"
+    assert after == before | {"sisa": "within"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qunlearn.study.report.kinds import by_kind
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.tabling import Plain
-from qunlearn.study.report.wording import DASH
+from qunlearn.study.report.wording import DASH, method_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -51,7 +51,7 @@ def _table(caption: str, heads: tuple[str, ...], rows: DataFrame, numbers: Seque
         for (request, kind), some in own.groupby(["request", "certificate"], sort=False):
             values = tuple(_range(some, name) for name in numbers)
             named = (str(kind),) if "certificate" in heads else ()
-            printed.append((method, str(request), *named, *values, str(len(some))))
+            printed.append((method_name(method), str(request), *named, *values, str(len(some))))
     return Plain(caption, heads, tuple(printed))
 
 

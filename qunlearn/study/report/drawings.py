@@ -38,7 +38,7 @@ _CAPTIONS = {
     "cost-vs-distance": "What a method spends, against how far it stays from the retrained models: samples whose "
     "gradient was taken, and samples sent through the circuit. Band and broken line are the retrained models\u2019 "
     "own spread, the dotted line is what retraining costs. The stair joins the methods than which none is both cheaper "
-    "and nearer: compare methods above one another, at equal cost.",
+    "and nearer: compare methods above one another, at equal cost. Below the band nothing is gained.",
     "audits": "One line a method, one panel an audit; the band is the range of the retrained models, audited alike, "
     "the broken line their mean. Disc: inside. Diamond: outside, but the interval reaches in. Triangle: beyond, to the "
     "side where it points; either side is a trace, an AUC below 0.5 as well. Only the distance from the band means "

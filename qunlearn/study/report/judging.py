@@ -58,13 +58,14 @@ def place(values: NDArray[np.float64], splits: Sequence[object], band: Band) -> 
 
 def judge(view: View) -> list[Verdict]:
     """The verdict on the original, then on each method; models without a judged measure are left out."""
-    bands = {measure: band for measure in JUDGED if measure in view.cells and (band := view.band(measure))}
+    measures = [measure for measure in JUDGED if measure in view.cells]
     verdicts = []
     for method in (ORIGINAL, *view.methods):
         places: dict[str, Place] = {}
-        for measure, band in bands.items():
+        for measure in measures:
+            band = view.band_of(method, measure)
             own = view.cells[(view.cells["method"] == method) & view.cells[measure].notna()]
-            if len(own):
+            if band and len(own):
                 places[measure] = place(own[measure].to_numpy(dtype=np.float64), list(own["split_seed"]), band)
         if places:
             verdicts.append(Verdict(method, places))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qunlearn.study.report.kinds import MANY
 from qunlearn.study.report.material import ORIGINAL, RETRAINED, Material
 from qunlearn.study.report.style import BAND, INK, MUTED, Mark, marks
 from qunlearn.study.report.tables import cells, summarise
@@ -76,7 +77,9 @@ def _figure(lines: _Lines, measures: Sequence[Measure], title: str) -> Figure:
 
     columns = 2 if len(measures) > 1 else 1
     rows = -(-len(measures) // columns)
-    figure = Figure(figsize=(7.1, 2.35 * rows + 0.65), layout="constrained")
+    many = len(lines.methods) > MANY
+    below = 0.125 * (-(-len(lines.methods) // 5)) if many else 0.65  # inches of the legend
+    figure = Figure(figsize=(7.1, (3.3 if many else 2.35) * rows + max(below, 0.65)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     chosen = marks([name for name in lines.methods if name != ORIGINAL])
@@ -86,7 +89,8 @@ def _figure(lines: _Lines, measures: Sequence[Measure], title: str) -> Figure:
         axes.set_axis_off()
     figure.suptitle(f"Forget {title}", x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=7.5)
+    legend = {"ncols": 5, "fontsize": 6.2} if many else {"ncols": 4, "fontsize": 7.5}
+    figure.legend(handles, names, loc="outside lower center", frameon=False, **legend)
     return figure
 
 

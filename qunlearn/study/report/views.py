@@ -91,11 +91,23 @@ class View:
         own = self.cells.loc[self.cells["method"] == RETRAINED, measure].dropna() if measure in self.cells else ()
         if len(own):
             return Band(float(min(own)), float(np.mean(own)), float(max(own)))
-        floors = [f"{measure}_floor_low", f"{measure}_floor", f"{measure}_floor_high"]
-        if not set(floors) <= set(self.cells) or self.cells[floors].isna().all(axis=None):
-            return None
-        low, mean, high = (self.cells[name].dropna() for name in floors)
-        return Band(float(low.min()), float(mean.mean()), float(high.max()))
+        return _floor(self.cells, measure)
+
+    def band_of(self, method: str, measure: str) -> Band | None:
+        """The values of the retrained models that a method was compared with.
+
+        Those of a method that trains its own way were trained so too, and have another spread.
+        """
+        return _floor(self.cells[self.cells["method"] == method], measure) or self.band(measure)
+
+
+def _floor(cells: DataFrame, measure: str) -> Band | None:
+    """The retrained models' values as the rows of other models name them; None where they don't."""
+    floors = [f"{measure}_floor_low", f"{measure}_floor", f"{measure}_floor_high"]
+    if not set(floors) <= set(cells):
+        return None
+    low, mean, high = (cells[name].dropna() for name in floors)
+    return Band(float(low.min()), float(mean.mean()), float(high.max())) if len(low) and len(high) else None
 
 
 def views(material: Material) -> list[View]:
