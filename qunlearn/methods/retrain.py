@@ -12,7 +12,7 @@ from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task, Work
 from qunlearn.models import reinitialise
 from qunlearn.training.recipe import Recipe
-from qunlearn.training.train import fit, of_classes
+from qunlearn.training.train import check_retrainable, fit, of_classes
 
 
 @register
@@ -33,6 +33,7 @@ class Retrain(Method):
 
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
         """A newly trained model."""
+        check_retrainable(model)
         recipe = task.recipe
         assert isinstance(recipe, Recipe)  # the base class checked the task
         published = task.protocol == "published"

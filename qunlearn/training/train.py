@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from qunlearn.data import Dataset, Split, as_dataset
 from qunlearn.errors import InputError, NumericalError
-from qunlearn.models import reinitialise
+from qunlearn.models import Ensemble, FrozenHead, QuantumKernelClassifier, reinitialise
 from qunlearn.models.stream import Stream
 from qunlearn.training.counting import Counts
 from qunlearn.training.loop import DivergedError, Outcome, Progress, no_samples, run_phases, samples_of
@@ -218,8 +218,19 @@ def refit_all(
     """`refit` for several originals of one architecture and recipe, a seed each; see `fit_all`."""
     validation = split.validation if split.protocol == "published" else of_classes(split.validation, split.retain)
     check_alike(models, seeds)
+    check_retrainable(models[0])
     fresh = [reinitialise(model, seed) for model, seed in zip(models, seeds, strict=True)]
     return fit_all(fresh, split.retain, validation, required_recipe(models[0]), seeds=seeds, progress=progress)
+
+
+def check_retrainable(model: nn.Module) -> None:
+    """Refuses models that no recipe trains: their reference is what the method that trained them makes."""
+    if isinstance(model, (Ensemble, FrozenHead, QuantumKernelClassifier)):
+        name = getattr(getattr(model, "trace", None), "method", "...")
+        raise InputError(
+            f"expected a model that qunlearn.train made, got {type(model).__name__}, which is trained another way; its "
+            f"reference is methods.get({name!r}).train(fresh, split.retain), with a freshly initialised model"
+        )
 
 
 def required_recipe(model: nn.Module) -> Recipe:

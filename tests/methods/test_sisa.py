@@ -179,6 +179,17 @@ def test_a_shard_that_cannot_learn_any_more_is_not_asked() -> None:
         trained(method, with_pca(), data.select([7]))
 
 
+def test_the_recipe_alone_retrains_no_ensemble() -> None:
+    split = split_of(ForgetRequest.of_fraction(0.1))
+    model = trained(Sisa(shards=2, slices=2), plain_model(), split.original)
+    for call in (
+        lambda: qu.retrain(model, split, seed=1, progress=False),
+        lambda: qu.unlearn(model, split, method="retrain", progress=False),
+    ):
+        with pytest.raises(InputError, match=r"reference is methods.get\('sisa'\).train"):
+            call()
+
+
 def test_what_it_cannot_serve_is_refused() -> None:
     data, method = Dataset(*blobs(0, 40)), Sisa(shards=2, slices=2)
     model = trained(method, plain_model(), data)
