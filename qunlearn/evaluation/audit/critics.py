@@ -64,22 +64,27 @@ def information_by_sample(
         fresh = fresh_model(subject.model, seeds.integer("critic"), samples).cpu()
         with evaluating(fresh), _given(fresh.get_submodule(stage.module)) as give:
             give(z.reshape(len(z), *subject.outputs.shapes[stage.name]))
-            return _bound(Net(fresh), dummy, torch.from_numpy(member), torch.from_numpy(fold), seeds)
+            later = [name for other in _after(subject, stage) for name in other.parameters]
+            return _bound(Net(fresh), later, dummy, torch.from_numpy(member), torch.from_numpy(fold), seeds)
     except UnsupportedError:
         return cannot_start_afresh(subject.model)
     except RuntimeError:
         return f"what follows stage {stage.name} also reads earlier stages, so that it can't be run on its own"
 
 
-def _bound(net: Net, dummy: Tensor, member: Tensor, fold: Tensor, seeds: Seeds) -> Floats:
+def _after(subject: Subject, stage: Stage) -> tuple[Stage, ...]:
+    return subject.stages[subject.stages.index(stage) + 1 :]
+
+
+def _bound(net: Net, later: list[str], dummy: Tensor, member: Tensor, fold: Tensor, seeds: Seeds) -> Floats:
     """Trains a critic a fold, at once where the model allows it; each sample's term, by the other's."""
-    parameters = {**net.parameters, **_ends(net, dummy, seeds)}
+    parameters = {**{name: net.parameters[name] for name in later}, **_ends(net, dummy, seeds)}
     apart = obstacle(net.module) is not None
     shares = torch.stack([(~member).double().mean(), member.double().mean()]).log().to(parameters["labels"])
     y = member.long()
 
     def terms(own: Tensors) -> Tensor:
-        features = net.at({name: own[name] for name in net.parameters})(dummy) @ own["projection"]
+        features = net.at({name: own[name] for name in later})(dummy) @ own["projection"]
         scores = features @ own["labels"]
         return scores.gather(1, y[:, None])[:, 0] - (scores + shares).logsumexp(1)
 
