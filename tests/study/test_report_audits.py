@@ -268,3 +268,16 @@ def test_without_audits_there_is_no_section() -> None:
     text = render(plain, views(plain), ())
     assert 'id="audits"' not in text
     assert "audits.csv" not in text
+
+
+def test_intervals_of_steps_begin_at_zero(study: Material) -> None:
+    assert study.audits is not None
+    frame = study.audits.copy()
+    chosen = (frame["method"] == "scrub") & (frame["audit"] == "relearn_steps")
+    frame.loc[chosen, "value"] = [0.0, 1.0, 9.0]
+    changed = dataclasses.replace(study, audits=frame)
+    found = audited(changed, views(changed))[0].found("scrub", "relearn_steps")
+    assert found is not None
+    assert scipy.stats.ttest_1samp([0.0, 1.0, 9.0], 0.0).confidence_interval(0.95).low < 0
+    assert found.low == 0.0
+    assert found.high > 9.0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Key = tuple[str, str]  # method and audit
 
+_BOUNDED = ("share", "steps", "samples")
 _KEY = ["method", "audit"]
 _NOTHING = (np.empty(0), np.empty(0), np.empty(0), np.empty(0))
 _NUMBERS = ("value", "low", "high", "retrained", "retrained_low", "retrained_high", "n")
@@ -119,8 +120,7 @@ class Audited:
         value, low, high, count = interval(values, list(splits))
         if count == 1:  # one model: the interval of the audit itself, over its samples
             low, high = float(lows[0]), float(highs[0])
-        if self.units[key[1]] == "share" and count and values.min() >= 0 and values.max() <= 1:
-            low, high = max(low, 0.0), min(high, 1.0)  # a t interval does not know that a share ends there
+        low, high = _cut(low, high, values, self.units[key[1]])
         trials, absent, n = self._counts[key]
         reasons = self._reasons.get((*key, bool(absent)), Counter())
         reason = reasons.most_common(1)[0][0] if reasons else ""
@@ -176,6 +176,13 @@ def audited(material: Material, found: Sequence[View]) -> list[Audited]:
         return []
     rows = [(view, material.audits[material.audits["trial"].isin(view.records["trial"])]) for view in found]
     return [Audited(view, own) for view, own in rows if not own.empty]
+
+
+def _cut(low: float, high: float, values: Floats, unit: str) -> tuple[float, float]:
+    """An interval cut to what the unit allows: a t interval does not know that steps begin at 0 and shares end at 1."""
+    if not len(values) or unit not in _BOUNDED or values.min() < 0:
+        return low, high
+    return max(low, 0.0), min(high, 1.0) if unit == "share" and values.max() <= 1 else high
 
 
 def _bands(rows: DataFrame, by: list[str]) -> dict[tuple[str, ...], Band]:

@@ -29,7 +29,9 @@ def control_told(own: Audited) -> str:
     head = f"{own.view.title}: the outputs of {name} {outputs}."
     if not caught and not missed:
         return f"{head} No probe or attack has a value for it."
-    told = f" Beyond the retrained models\u2019 range by {_listed(caught)}." if caught else " No audit puts it beyond."
+    if not caught:
+        return f"{head} None of {len(missed)} main audits puts it beyond.{_like_original(own, name)}"
+    told = f" Beyond the retrained models\u2019 range by {_listed(caught)}."
     return f"{head}{told}" + (f" Not told apart by {_listed(missed)}." if missed else "") + _like_original(own, name)
 
 

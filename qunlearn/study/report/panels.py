@@ -71,7 +71,8 @@ def _dots(view: View, methods: Sequence[str], measure: Measure, title: str, head
 
     def draw(axes: Axes) -> None:
         _draw_dots(axes, view, methods, measure, shown)
-        axes.set_title(wrapped(title), pad=14.0)
+        longest = max(len(method_name(name)) for name in shown)
+        axes.set_title(wrapped(title, 42 - max(longest - 15, 0)), pad=14.0)
 
     listed = "; ".join(said(view, name, (measure.key,), measure.factor, measure.digits) for name in shown)
     own = f" Retrained models: {measure.show(band.least)} to {measure.show(band.most)}." if band else ""
@@ -164,7 +165,7 @@ def from_zero(axes: Axes, axis: str, band: Band | None) -> None:
     if band and most > _CROWDED * band.most:
         scale("function", functions=(_signed_root, _signed_square))
         words = axes.get_xlabel() if axis == "x" else axes.get_ylabel()
-        axes.set(**{f"{axis}label": words.replace("(nats)", "(nats, root scale)")})
+        axes.set(**{f"{axis}label": _on_root_scale(words)})
         limits(-0.0004 * most, most)
         ticks = _root_ticks(most)  # each with the digits that it needs: equally long labels would run together
         (axes.xaxis if axis == "x" else axes.yaxis).set_ticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -172,6 +173,12 @@ def from_zero(axes: Axes, axis: str, band: Band | None) -> None:
         limits(-0.02 * most, most)
         if axis == "x":  # few ticks, so that labels neither touch nor stand half outside
             axes.locator_params(axis="x", nbins=5, steps=[1, 2, 5, 10])
+
+
+def _on_root_scale(words: str) -> str:
+    """An axis label that says so, shorter elsewhere: beside long names there is little room."""
+    short = words.replace("Jensen\u2013Shannon divergence", "JS divergence")
+    return short.replace("(nats)", "(nats, root scale)") if "(nats)" in words else f"{words} (root scale)"
 
 
 def _root_ticks(most: float) -> list[float]:
@@ -210,9 +217,9 @@ def logarithmic(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def wrapped(title: str) -> str:
-    """A title in lines that fit above a panel."""
-    return textwrap.fill(title, 42)
+def wrapped(title: str, width: int = 42) -> str:
+    """A title in lines that fit above a panel, of at most so many characters."""
+    return textwrap.fill(title, max(width, 20))
 
 
 def label(axes: Axes, points: Points) -> None:

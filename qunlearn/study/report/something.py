@@ -64,8 +64,9 @@ def _told(view: View, places: dict[str, str], audits: str) -> tuple[str, bool, s
 
 
 def nothing(places: dict[str, str]) -> bool:
-    """Whether the original lies within the retrained models' range by everything that is measured."""
-    return set(places.values()) == {"within"}
+    """Whether the original lies within the retrained models' range by its outputs, and no attack tells it apart."""
+    outputs = {place for key, place in places.items() if key != MEMBERSHIP}
+    return outputs == {"within"} and places.get(MEMBERSHIP, "within") in ("within", "unsettled")
 
 
 def _column(key: str) -> Measure:
@@ -91,6 +92,12 @@ def _sentence(places: dict[str, str]) -> str:
     unsettled = [_WORDS[key] for key, place in places.items() if place == "unsettled"]
     if beyond:
         return f"Something to forget: the original is beyond the retrained models\u2019 range in {_listed(beyond)}."
+    if unsettled == [_WORDS[MEMBERSHIP]]:
+        return (
+            "Nothing to forget in the outputs: the original already lies within the retrained models\u2019 range "
+            "there. Whether the membership attack tells it apart is not settled. A ranking of methods by outputs means "
+            "nothing."
+        )
     if unsettled:
         return (
             f"Not settled: the original\u2019s mean is outside the retrained models\u2019 range in "
