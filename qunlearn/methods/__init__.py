@@ -9,7 +9,7 @@ from qunlearn.methods.adaprob import AdaProb
 from qunlearn.methods.adv_uniform import AdvUniform
 from qunlearn.methods.amnesiac import Amnesiac
 from qunlearn.methods.bad_teacher import BadTeacher
-from qunlearn.methods.base import GradientMethod, Method
+from qunlearn.methods.base import Method
 from qunlearn.methods.boundary_expand import BoundaryExpand
 from qunlearn.methods.boundary_shrink import BoundaryShrink
 from qunlearn.methods.certificate import Guarantee
@@ -20,6 +20,7 @@ from qunlearn.methods.eu_k import EUK
 from qunlearn.methods.fine_tune import FineTune
 from qunlearn.methods.fisher_forgetting import FisherForgetting
 from qunlearn.methods.fisher_penalty import FisherPenalty
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.gradient_ascent import GradientAscent
 from qunlearn.methods.head_only import HeadOnly
 from qunlearn.methods.hyper import hyper

@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from qunlearn.data import Dataset
 from qunlearn.errors import InputError, NumericalError
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register

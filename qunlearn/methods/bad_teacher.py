@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from qunlearn.methods.base import GradientMethod
 from qunlearn.methods.distil import taught
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import divergence
 from qunlearn.methods.registry import register

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from qunlearn.data import Dataset
 from qunlearn.errors import NumericalError
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.last_layer import last_linear, layer_of_logits
 from qunlearn.methods.registry import register

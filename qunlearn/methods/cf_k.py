@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from qunlearn.errors import InputError
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import ascent_loss, retain_loss
 from qunlearn.methods.registry import register

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from qunlearn.methods.base import GradientMethod
 from qunlearn.methods.cf_k import checked_stages, last_stages
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register

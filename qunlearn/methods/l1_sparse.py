@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qunlearn.methods.angles import shortest
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register

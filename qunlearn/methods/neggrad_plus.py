@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import ascent_loss, retain_loss
 from qunlearn.methods.registry import register

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.losses import global_norm, retain_loss
 from qunlearn.methods.registry import register

@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 
 from qunlearn.data import Dataset
 from qunlearn.errors import InputError, UnknownNameError
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qunlearn.methods import curvature
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
 from qunlearn.methods.random_label import RandomLabel
 from qunlearn.methods.registry import register

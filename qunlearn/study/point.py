@@ -13,7 +13,7 @@ from torch import nn
 from qunlearn import methods
 from qunlearn.data import ForgetRequest, Split
 from qunlearn.errors import InputError, QunlearnError
-from qunlearn.methods.base import GradientMethod
+from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.unlearn import task_of
 from qunlearn.study.conditions import conditions, is_alone, is_condition, trained
 from qunlearn.study.config import Settings
