@@ -3,6 +3,7 @@
 from qunlearn.data.convert import as_dataset, count_duplicates
 from qunlearn.data.corruption import Corruption
 from qunlearn.data.dataset import Dataset
+from qunlearn.data.outsiders import Outsiders, forgets_corrupted, outsiders
 from qunlearn.data.protocols import PROTOCOLS, Protocol, PublishedProtocol, SoundProtocol, get_protocol
 from qunlearn.data.request import ForgetRequest
 from qunlearn.data.scaling import PUBLISHED_INTERVAL, SAFE_INTERVAL, MinMaxScaling
@@ -17,6 +18,7 @@ __all__ = [
     "Dataset",
     "ForgetRequest",
     "MinMaxScaling",
+    "Outsiders",
     "Protocol",
     "PublishedProtocol",
     "SoundProtocol",
@@ -24,7 +26,9 @@ __all__ = [
     "as_dataset",
     "available_datasets",
     "count_duplicates",
+    "forgets_corrupted",
     "get_protocol",
     "load_dataset",
+    "outsiders",
     "register_dataset",
 ]

@@ -21,7 +21,7 @@ from qunlearn.training.net import Net, Tensors, check_functional
 from qunlearn.training.phases import Memo, Phase, Samples, same_phases
 from qunlearn.training.recipe import Recipe
 from qunlearn.training.replicas import joinable, obstacle
-from qunlearn.training.selection import Rule, Watch, keep_accuracy, keep_forgotten, keep_last
+from qunlearn.training.selection import Rule, keep_accuracy, keep_forgotten, keep_last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,7 @@ class GradientMethod(Method):
         first, run_all = tasks[0], type(self).run_all
         return run_all is GradientMethod.run_all and all(
             (task.retain is first.retain and task.validation is first.validation and task.recipe == first.recipe)
+            and task.unseen is first.unseen
             and len(task.forget) == len(first.forget)
             and (task.protocol, task.retained_classes) == (first.protocol, first.retained_classes)
             and same_phases(self.phases(models[0], task), self.phases(models[0], first))
@@ -125,7 +126,7 @@ class GradientMethod(Method):
         """What the loop leaves of each; only their forget sets may differ."""
         task, models = tasks[0], [net.module for net in nets]
         own = tasks if any(other is not task for other in tasks) else [task]
-        watches = [Watch(one.forget, one.validation, one.retained_classes) for one in own]
+        watches = [one.watch for one in own]
         forget = [samples_of(one.forget) for one in own]
         places = torch.arange(len(own) * len(task.forget)).reshape(len(own), -1)
         return run_phases(

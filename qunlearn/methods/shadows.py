@@ -7,6 +7,7 @@ complementary halves, so that each sample of the pool is inside half of them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from qunlearn.data import Dataset, ForgetRequest, Split
+from qunlearn.data import Dataset, ForgetRequest, Split, outsiders
 from qunlearn.errors import InputError, NumericalError
 from qunlearn.methods.base import Method
 from qunlearn.methods.registry import get
 from qunlearn.methods.task import Task, Unlearned
+from qunlearn.methods.unlearn import task_of
 from qunlearn.models import reinitialise
 from qunlearn.training.loop import Progress
 from qunlearn.training.net import evaluating
@@ -84,7 +86,7 @@ class Pool:
         forget = matched(self.data.select(torch.from_numpy(inside)), model)
         request = ForgetRequest.of_ids(forget.ids)
         trace = getattr(model, "trace", None)
-        return Task(forget, shared.retain, shared.validation, request, shared.recipe, trace, shared.protocol)
+        return dataclasses.replace(shared, forget=forget, request=request, trace=trace)
 
 
 def pool_of(split: Split) -> Pool:
@@ -99,7 +101,7 @@ def pool_of(split: Split) -> Pool:
             "set; use the sound protocol"
         )
     rng = np.random.default_rng(Seeds(split.seed, "shadows").integer("pool"))
-    wanted, there = split.forget.y.cpu().numpy(), split.holdout.y.cpu().numpy()
+    others, there, wanted = outsiders(split, split.holdout)
     chosen = [
         rng.permutation(np.flatnonzero(there == number))[: int((wanted == number).sum())]
         for number in np.unique(wanted)
@@ -107,7 +109,7 @@ def pool_of(split: Split) -> Pool:
     places = np.sort(np.concatenate(chosen))
     if len(places) == 0:
         raise InputError("expected holdout samples of the forget samples' classes, got none")
-    others = split.holdout.select(torch.from_numpy(places))
+    others = others.select(torch.from_numpy(places))
     data = _joined(split.forget, others)
     member = np.arange(len(data)) < len(split.forget)
     return Pool(data, member, split, _joined(split.retain, data))
@@ -182,8 +184,7 @@ def unlearn_shadows(
     chosen = get(method)
     if chosen.name == "none":
         return list(models)
-    retain, validation = (matched(data, models[0]) for data in (pool.split.retain, pool.split.validation))
-    shared = Task(retain, retain, validation, recipe=required_recipe(models[0]), protocol=pool.split.protocol)
+    shared = task_of(pool.split, models[0], recipe=required_recipe(models[0]))
     tasks = [pool.task(row, model, shared) for row, model in zip(inside, models, strict=True)]
     found = chosen.together(models, tasks, seeds=seeds, progress=progress)
     return [one.model if isinstance(one, Unlearned) else one for one in found]

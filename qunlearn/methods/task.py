@@ -14,6 +14,7 @@ from qunlearn.training.counting import Counts
 from qunlearn.training.loop import Progress
 from qunlearn.training.recipe import Recipe
 from qunlearn.training.seeds import Seeds
+from qunlearn.training.selection import Watch
 from qunlearn.training.trace import Trace
 
 
@@ -29,6 +30,7 @@ class Task:
         recipe: how the original model was trained.
         trace: what a training recorded for methods that need it.
         protocol: ``"sound"`` or ``"published"``.
+        unseen: validation samples spoilt as the forget samples are; None where these are as all others.
     """
 
     forget: Dataset
@@ -38,6 +40,12 @@ class Task:
     recipe: Recipe | None = None
     trace: Trace | None = None
     protocol: str = "sound"
+    unseen: Dataset | None = None
+
+    @property
+    def watch(self) -> Watch:
+        """What measures the models between which epochs, settings and methods are chosen."""
+        return Watch(self.forget, self.validation, self.retained_classes, self.unseen)
 
     @property
     def retained_classes(self) -> frozenset[int]:

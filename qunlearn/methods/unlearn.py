@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from qunlearn.data import Dataset, ForgetRequest, Split, as_dataset, count_duplicates
+from qunlearn.data import (
+    Dataset,
+    ForgetRequest,
+    Split,
+    as_dataset,
+    count_duplicates,
+    forgets_corrupted,
+    outsiders,
+)
 from qunlearn.errors import InputError, NumericalError
 from qunlearn.methods.base import Method
 from qunlearn.methods.registry import get
@@ -100,6 +108,7 @@ def task_of(split: Split, model: nn.Module, *, recipe: Recipe | None = None, tra
         recipe=recipe or recipe_of(model),
         trace=trace if trace is not None else getattr(model, "trace", None),
         protocol=split.protocol,
+        unseen=matched(outsiders(split, split.validation).data, model) if forgets_corrupted(split) else None,
     )
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from qunlearn.data import Split
 from qunlearn.evaluation.audit import Auditor
 from qunlearn.methods.shadows import LEAST
+from qunlearn.methods.unlearn import task_of
 from qunlearn.metrics import Population, Shadows
 from qunlearn.metrics.keeping import arrays_from_bytes
 from qunlearn.study.blocks import KIND, SCORES, Arrays, block, not_among_the_best, pool_for
@@ -25,7 +26,6 @@ from qunlearn.study.task import Kind, Task, canonical
 from qunlearn.study.trial import Finish, Made, at_work, kept_as, restore
 from qunlearn.training.net import evaluating
 from qunlearn.training.selection import Candidate, Watch, ranked_settings
-from qunlearn.training.train import matched
 
 LEAST_POPULATION = 64
 
@@ -43,7 +43,7 @@ def _ranking(task: Task, split: Split, store: Store, folder: str) -> Made:
     """Rank methods by what validation says of the models that their trials left: no test set, no retrained model."""
     start = time.perf_counter()
     originals = [restore(task.settings, "original", key, split, store) for key in task.uses]
-    watch = _watch(split, originals[0])
+    watch = task_of(split, originals[0]).watch
     untouched = _mean([_candidate(watch, model) for model in originals])
     found: dict[str, Candidate] = {}
     for label, trials in task.extra["trials"].items():
@@ -60,11 +60,6 @@ def _ranking(task: Task, split: Split, store: Store, folder: str) -> Made:
         "failed": [label for label in task.extra["trials"] if label not in found],
     }
     return Made({"config": task.settings, "row": task.row, "record": record}, time.perf_counter() - start)
-
-
-def _watch(split: Split, model: nn.Module) -> Watch:
-    classes = frozenset(split.retain.y.tolist())
-    return Watch(matched(split.forget, model), matched(split.validation, model), classes)
 
 
 @torch.no_grad()

@@ -42,6 +42,9 @@ class DataConfig(Section):
     original_trains_on: Literal["auto", "train", "subset-retain"] = Field(
         "auto", description="published protocol: what trains the original; by itself as the paper did"
     )
+    shares: Annotated[list[Positive], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="sound protocol: per cent for train, validation, test and holdout set; [60, 10, 15, 15]"
+    )
     label_flips: Share = Field(0.0, description="share of the training samples that get a wrong label")
     feature_noise: Share = Field(0.0, description="share of the training samples whose input becomes noise")
     swap: Annotated[list[int | str | float], Field(min_length=3, max_length=3)] | None = Field(
@@ -230,7 +233,7 @@ class PluginsConfig(Section):
     )
 
 
-_ONLY_WHERE_SET = {"data": CORRUPTION, "model": ("hidden",), "run": ("shots", "backend")}
+_ONLY_WHERE_SET = {"data": (*CORRUPTION, "shares"), "model": ("hidden",), "run": ("shots", "backend")}
 _MANY = ("shadows", "quality")
 
 
@@ -269,6 +272,12 @@ class Settings(Section):
                 "expected no tuning.budget in the published protocol, whose paper tuned nothing, "
                 f'got {self.tuning.budget}; set protocol = "sound" or remove the key'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Settings:
+        if self.data.shares is not None and (self.protocol == "published" or sum(self.data.shares) != 100):
+            raise ValueError(f"expected data.shares that sum to 100, in the sound protocol, got {self.data.shares}")
         return self
 
     @model_validator(mode="after")

@@ -52,6 +52,8 @@ def _split(part: str, request: str, folder: str) -> Split:
     options = {"original_trains_on": data["original_trains_on"]} if protocol == "published" else {}
     if corruption := {key: data[key] for key in CORRUPTION if key in data}:
         options["corruption"] = {**corruption, "seed": data.get("corruption_seed")}
+    if "shares" in data:
+        options["shares"] = tuple(data["shares"])
     return dataset_of(settings, folder).split(
         ForgetRequest.from_config(json.loads(request)), seed=data["split_seed"], protocol=protocol, **options
     )

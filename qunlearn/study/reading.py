@@ -109,7 +109,9 @@ def _override(raw: dict[str, Any], item: str) -> str:
 
 def _swept(value: Any, name: str) -> bool:
     """Whether a value given for a key is a list of its values; the value of one key is a list itself."""
-    return isinstance(value, list) and (name != "data.swap" or all(isinstance(item, list) for item in value))
+    return isinstance(value, list) and (
+        name not in ("data.swap", "data.shares") or all(isinstance(item, list) for item in value)
+    )
 
 
 def _build(raw: dict[str, Any], source: _Source, folder: Path) -> StudyConfig:

@@ -17,7 +17,7 @@ from qunlearn.methods.unlearn import task_of
 from qunlearn.study.prepare import recipe_of
 from qunlearn.training.counting import Counts
 from qunlearn.training.net import Net
-from qunlearn.training.selection import Candidate, Watch, keep_setting
+from qunlearn.training.selection import Candidate, keep_setting
 
 REVISION = 1  # of what a tuning does beside the method: raise it when its choice changes
 
@@ -66,7 +66,7 @@ def tune(model: nn.Module, split: Split, tried: Sequence[Method], seed: int) -> 
         NumericalError: where every setting leaves the finite numbers.
     """
     task, counts = task_of(split, model), Counts()
-    watch = Watch(task.forget, task.validation, task.retained_classes)
+    watch = task.watch
     untouched = watch(Net(model, counts), 0)
     rows: list[dict[str, Any]] = []
     found: dict[int, Candidate] = {}

@@ -60,6 +60,7 @@ class Watch:
     forget: Dataset | None = None
     validation: Dataset | None = None
     retained: frozenset[int] | None = None  # class numbers that the retain set holds
+    unseen: Dataset | None = None  # what forget samples are matched with; None for the validation set as it is
 
     def __call__(self, net: Net, epoch: int) -> Candidate:
         """The candidate that `net` is after `epoch` epochs."""
@@ -68,15 +69,18 @@ class Watch:
 
     @cached_property
     def inputs(self) -> Tensor | None:
-        """The samples ``(n, ...)`` whose logits are measured: forget, then validation."""
-        parts = [data.x for data in (self.forget, self.validation) if data is not None]
-        return torch.cat(parts) if parts else None
+        """The samples ``(n, ...)`` whose logits are measured: forget, then validation, then unseen."""
+        return torch.cat([data.x for data in self._sets]) if self._sets else None
+
+    @property
+    def _sets(self) -> list[Dataset]:
+        return [data for data in (self.forget, self.validation, self.unseen) if data is not None]
 
     def measure(self, logits: Tensor | None, models: int, epoch: int) -> list[Candidate]:
         """The candidates that so many models are whose logits for `inputs` are ``(models, n, classes)``."""
         if logits is None:
             return [Candidate(epoch) for _ in range(models)]
-        labels = torch.cat([data.y for data in (self.forget, self.validation) if data is not None]).to(logits.device)
+        labels = torch.cat([data.y for data in self._sets]).to(logits.device)
         rows = logits.double()
         hits = (rows.argmax(2) == labels).double()
         losses = -log_softmax(rows, 2).gather(2, labels.expand(models, -1)[..., None]).squeeze(2)
@@ -86,16 +90,22 @@ class Watch:
 
     def _measured(self, losses: Tensor, hits: Tensor) -> dict[str, Tensor]:
         """What is known of each model ``(models,)``, from losses and hits ``(models, n)``."""
-        border = 0 if self.forget is None else len(self.forget.y)
+        parts = {}
+        for name in ("forget", "validation", "unseen"):
+            length = 0 if getattr(self, name) is None else len(getattr(self, name))
+            parts[name] = losses[:, :length], hits[:, :length]
+            losses, hits = losses[:, length:], hits[:, length:]
         values: dict[str, Tensor] = {}
         if self.forget is not None:
-            values |= {"forget_loss": losses[:, :border].mean(1), "forget_accuracy": hits[:, :border].mean(1)}
+            loss, hit = parts["forget"]
+            values |= {"forget_loss": loss.mean(1), "forget_accuracy": hit.mean(1)}
         if self.validation is not None:
-            losses, hits = losses[:, border:], hits[:, border:]
-            values |= {"validation_loss": losses.mean(1), "validation_accuracy": hits.mean(1)}
-            values |= {f"validation_accuracy_{name}": hits[:, rows].mean(1) for name, rows in self._classes.items()}
+            loss, hit = parts["validation"]
+            values |= {"validation_loss": loss.mean(1), "validation_accuracy": hit.mean(1)}
+            values |= {f"validation_accuracy_{name}": hit[:, rows].mean(1) for name, rows in self._classes.items()}
             if self._match is not None:
-                values |= {"matched_loss": losses @ self._match, "matched_accuracy": hits @ self._match}
+                loss, hit = parts["validation" if self.unseen is None else "unseen"]
+                values |= {"matched_loss": loss @ self._match, "matched_accuracy": hit @ self._match}
         return values
 
     @cached_property
@@ -110,10 +120,10 @@ class Watch:
 
     @cached_property
     def _match(self) -> Tensor | None:
-        """Weights ``(n,)`` of validation samples that give them the forget set's class mix."""
+        """Weights ``(n,)`` of validation, or unseen, samples that give them the forget set's class mix."""
         if self.forget is None or self.validation is None:
             return None
-        return _class_weights(self.forget.y, self.validation.y)
+        return _class_weights(self.forget.y, (self.unseen or self.validation).y)
 
 
 def _class_weights(forget: Tensor, validation: Tensor) -> Tensor | None:
@@ -147,8 +157,9 @@ def keep_forgotten(candidates: Sequence[Candidate]) -> int:
     Eligible are the epochs (the untouched model is one) that keep validation accuracy on retained classes
     within 2 points of the untouched model's. Of these: for a class request, the one whose validation
     accuracy on the forgotten class is lowest (ties: highest on the retained classes); otherwise the one whose
-    forget loss is nearest to the loss of class-matched validation samples. Ties go to the earliest. Where the
-    validation set holds no class of the forget set, neither can be told, and the last eligible is kept.
+    forget loss is nearest to the loss of class-matched validation samples, which are spoilt alike where the forget
+    samples are corrupted (`qunlearn.data.outsiders`). Ties go to the earliest. Where the validation set holds no
+    class of the forget set, neither can be told, and the last eligible is kept.
     """
     return _by_forgetting(candidates)[0]
 

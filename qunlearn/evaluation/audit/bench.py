@@ -11,9 +11,8 @@ import numpy.typing as npt
 from torch import nn
 
 from qunlearn import metrics
-from qunlearn.data import Split
+from qunlearn.data import Split, outsiders
 from qunlearn.errors import UnsupportedError
-from qunlearn.evaluation.audit.outsiders import outsiders
 from qunlearn.evaluation.audit.subject import Subject, cannot_start_afresh, fresh_model
 from qunlearn.training.seeds import Seeds
 
@@ -36,7 +35,8 @@ class Bench:
 
     def __init__(self, split: Split, original: nn.Module | None, retrained: Sequence[nn.Module]) -> None:
         self.split = split
-        outside = outsiders(split)
+        # Where the holdout set stands for one that was trained on, the test set holds the non-members.
+        outside = outsiders(split, split.test if "holdout" in split.aliases else split.holdout)
         whole = {"forget": split.forget, "retain": split.retain, "test": split.test, "holdout": outside.data}
         self.sets = {name: data.select(_even(len(data))) for name, data in whole.items()}
         # The classes that samples really have, also where labels were corrupted.

@@ -4,10 +4,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from qunlearn.data import Dataset, ForgetRequest, load_dataset
+from qunlearn.data import Dataset, ForgetRequest, load_dataset, outsiders
 from qunlearn.evaluation.audit.bench import Bench
 from qunlearn.evaluation.audit.gradients import gradient_norms
-from qunlearn.evaluation.audit.outsiders import outsiders
 from qunlearn.evaluation.audit.subject import Subject
 from qunlearn.training import Recipe
 from tests.evaluation.audit.cases import Trained, hybrid, network, trained
@@ -62,10 +61,11 @@ def test_gradient_norms_are_those_of_a_loop(name: str) -> None:
 
 def test_outsiders_get_the_forget_samples_wrong_labels_and_noise() -> None:
     data = load_dataset("digits", per_class=40)
-    clean = outsiders(data.split(ForgetRequest.of_fraction(0.2), seed=0))
+    whole = data.split(ForgetRequest.of_fraction(0.2), seed=0)
+    clean = outsiders(whole, whole.holdout)
     assert torch.equal(clean.data.y, torch.from_numpy(clean.classes))
     split = data.split(ForgetRequest.of_corrupted(), seed=0, corruption={"label_flips": 0.15, "feature_noise": 0.15})
-    found = outsiders(split)
+    found = outsiders(split, split.holdout)
     truth = dict(zip(split.clean.ids.tolist(), split.clean.y.tolist(), strict=True))
     assert [truth[number] for number in split.forget.ids.tolist()] == found.forget_classes.tolist()
     pairs = set(zip(found.forget_classes.tolist(), split.forget.y.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Non-members: holdout samples, spoilt as the forget samples were where the training data were corrupted."""
+"""Outsiders: samples that no model was trained on, spoilt as the forget samples are where these were corrupted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qunlearn.data import Dataset, Split
-from qunlearn.training.seeds import Seeds
+from qunlearn.data.dataset import Dataset
+from qunlearn.data.split import Split
+from qunlearn.data.strata import stream
 
 Labels = npt.NDArray[np.int64]
+_STREAM = 5  # of a split's seed; 0 and 1 are the partition's and the request's, 2 to 4 the corruption's
 
 
 class Outsiders(NamedTuple):
@@ -29,28 +31,37 @@ class Outsiders(NamedTuple):
     forget_classes: Labels
 
 
-def outsiders(split: Split) -> Outsiders:
-    """Holdout samples (test samples, where the holdout set was trained on) that differ from members in nothing else.
+def outsiders(split: Split, data: Dataset) -> Outsiders:
+    """Samples outside the train set that differ from forget samples in nothing but that they were never trained on.
 
-    An attack on wrong labels must not succeed because wrong labels are rare among the others: where the forget set
-    holds corrupted samples, every outsider takes after a forget sample of its class, drawn at random, and gets the
-    same wrong label, or Gaussian noise of the same norm for its input.
+    A wrong label is rare, and its loss high, whether or not it was ever learnt. So where the forget set holds
+    corrupted samples, every outsider takes after one of them of its own class, drawn at random, and gets the same wrong
+    label, or Gaussian noise of the same norm for its input. That takes the forget samples' true classes, which
+    whoever found the corruption knows.
+
+    Args:
+        split: of the forget set.
+        data: its validation or holdout set.
     """
-    data = split.test if "holdout" in split.aliases else split.holdout
     clean = _clean_forget(split)
-    members = clean.y.cpu().numpy()
+    members: Labels = clean.y.cpu().numpy()
     classes: Labels = data.y.cpu().numpy()
-    if not len(split.corrupted) or not bool(torch.isin(split.forget.ids.cpu(), split.corrupted).any()):
+    if not forgets_corrupted(split):
         return Outsiders(data, classes, members)
-    seeds = Seeds(split.seed, "audit")
-    model = _models(members, classes, np.random.default_rng(seeds.integer("outsiders")))
+    rng = stream(split.seed, _STREAM)
+    model = _models(members, classes, rng)
     x, y = data.x.clone(), data.y.clone()
     found = torch.from_numpy(np.flatnonzero(model >= 0))
     like = torch.from_numpy(model)[found]
     y[found] = split.forget.y[like]
     noisy = _differ(split.forget.x, clean.x)[like]
-    x[found[noisy]] = _noise(split.forget.x[like[noisy]], seeds.generator("noise"))
+    x[found[noisy]] = _noise(split.forget.x[like[noisy]], rng)
     return Outsiders(Dataset(x, y, data.ids, data.classes, data.name), classes, members)
+
+
+def forgets_corrupted(split: Split) -> bool:
+    """Whether any sample of the forget set was corrupted."""
+    return bool(torch.isin(split.forget.ids.cpu(), split.corrupted).any())
 
 
 def _clean_forget(split: Split) -> Dataset:
@@ -59,14 +70,14 @@ def _clean_forget(split: Split) -> Dataset:
     return split.clean.select(torch.tensor([place[number] for number in split.forget.ids.tolist()]))
 
 
-def _models(members: Labels, classes: Labels, random: np.random.Generator) -> Labels:
+def _models(members: Labels, classes: Labels, rng: np.random.RandomState) -> Labels:
     """For each outsider the position of a member of its class, drawn at random; -1 where there is none."""
     found = np.full(len(classes), -1, dtype=np.int64)
     for number in np.unique(classes):
         own = np.flatnonzero(members == number)
         if len(own):
             here = classes == number
-            found[here] = own[random.integers(len(own), size=int(here.sum()))]
+            found[here] = own[rng.randint(len(own), size=int(here.sum()))]
     return found
 
 
@@ -74,8 +85,8 @@ def _differ(one: Tensor, other: Tensor) -> Tensor:
     return (one != other).flatten(1).any(1)
 
 
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+def _noise(like: Tensor, rng: np.random.RandomState) -> Tensor:
     """Gaussian vectors of the shapes and norms of some inputs ``(n, ...)``."""
-    drawn = torch.randn(like.flatten(1).shape, generator=generator, dtype=torch.float64)
+    drawn = torch.from_numpy(rng.standard_normal(like.flatten(1).shape))
     drawn *= like.flatten(1).double().cpu().norm(dim=1, keepdim=True) / drawn.norm(dim=1, keepdim=True)
     return drawn.reshape(like.shape).to(like)
