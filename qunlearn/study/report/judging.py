@@ -19,6 +19,7 @@ Side = Literal["within", "unsettled", "above", "below", ""]
 
 MEMBERSHIP = "membership_auc"
 
+ROUNDING = 1e-9  # retrained models of an exact method may be equal, and what it leaves is so but for rounding
 JUDGED = {
     "gap_forget": "accuracy on the forget set",
     "js_forget": "predictions on the forget set",
@@ -51,9 +52,10 @@ def place(values: NDArray[np.float64], splits: Sequence[object], band: Band) -> 
         band: the retrained models' own values.
     """
     mean, low, _, _ = interval(values, splits)
-    if mean <= band.most:
+    most = band.most + ROUNDING
+    if mean <= most:
         return "within"
-    return "beyond" if low > band.most else "unsettled"
+    return "beyond" if low > most else "unsettled"
 
 
 def judge(view: View) -> list[Verdict]:
@@ -95,8 +97,9 @@ def side(value: float, low: float, high: float, band: Band | None) -> Side:
     """
     if band is None or not math.isfinite(value):
         return ""
-    if band.least <= value <= band.most:
+    least, most = band.least - ROUNDING, band.most + ROUNDING
+    if least <= value <= most:
         return "within"
-    if value > band.most:
-        return "above" if low > band.most else "unsettled"
-    return "below" if high < band.least else "unsettled"
+    if value > most:
+        return "above" if low > most else "unsettled"
+    return "below" if high < least else "unsettled"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -27,7 +28,7 @@ _KNOWN = {name: title for title, names in _FAMILIES for name in names}
 @cache
 def kind_of(method: str) -> str:
     """The family of a method, told by its name or by a label that begins with it; ``Other`` where unknown."""
-    fitting = [name for name in _KNOWN if method == name or method.startswith((f"{name} ", f"{name},", f"{name}("))]
+    fitting = [name for name in _KNOWN if re.match(rf"{re.escape(name)}(?![\w-])", method)]
     return _KNOWN[max(fitting, key=len)] if fitting else OTHER
 
 
