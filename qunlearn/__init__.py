@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from qunlearn import hardware, methods
     from qunlearn.data import Corruption, Dataset, ForgetRequest, Split, load_dataset
     from qunlearn.errors import QunlearnError
+    from qunlearn.evaluation.audit import audit
     from qunlearn.evaluation.evaluate import evaluate
     from qunlearn.methods import unlearn
+    from qunlearn.methods.shadows import make_shadows
     from qunlearn.models import HybridClassifier, load_model, reinitialise, save_model, stages
     from qunlearn.models.execution import with_backend
     from qunlearn.quantum import Circuit, QuantumLayer, backends, load_circuit
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 _ROOMS = {
     "data": ("Corruption", "Dataset", "ForgetRequest", "Split", "load_dataset"),
     "errors": ("QunlearnError",),
+    "evaluation.audit": ("audit",),
     "evaluation": ("evaluate",),
+    "methods.shadows": ("make_shadows",),
     "methods": ("unlearn",),
     "models.execution": ("with_backend",),
     "models": ("HybridClassifier", "load_model", "reinitialise", "save_model", "stages"),
@@ -52,6 +56,7 @@ __all__ = [
     "QunlearnError",
     "Recipe",
     "Split",
+    "audit",
     "backends",
     "evaluate",
     "hardware",
@@ -59,6 +64,7 @@ __all__ = [
     "load_dataset",
     "load_model",
     "load_study",
+    "make_shadows",
     "methods",
     "reinitialise",
     "retrain",
