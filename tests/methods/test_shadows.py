@@ -56,6 +56,16 @@ def test_halves_are_complements_of_one_size_with_every_class_in_both(samples: in
     assert (pool.halves([5]) == inside[5]).all()  # a shadow is the same among any others
 
 
+def test_non_members_are_spoilt_as_the_corrupted_members_are() -> None:
+    split = data(300).split(ForgetRequest.of_corrupted(), seed=0, corruption={"label_flips": 0.1})
+    pool = pool_of(split)
+    truth = dict(zip(split.clean.ids.tolist(), split.clean.y.tolist(), strict=True))
+    truth |= dict(zip(split.holdout.ids.tolist(), split.holdout.y.tolist(), strict=True))
+    own = torch.tensor([truth[number] for number in pool.data.ids.tolist()])
+    assert (own != pool.data.y).all(), "every label in the pool is wrong"
+    assert torch.equal(own[pool.member].bincount(), own[~pool.member].bincount())
+
+
 def test_shadows_are_what_training_and_unlearning_alone_give() -> None:
     split = data(120).split(ForgetRequest.of_fraction(0.15), seed=1)
     pool, numbers = pool_of(split), [0, 1, 2]

@@ -196,6 +196,17 @@ def test_corruption_makes_keys_of_its_own_and_none_leaves_none(file: Path) -> No
         plan_of(file, "data.label_flips=0.2")
 
 
+def test_the_sizes_of_the_sets_are_a_key_that_leaves_no_trace_by_default(file: Path) -> None:
+    request = "request=[{fraction=0.1}]"
+    (task,) = plan_of(file, request, "data.shares=[40, 20, 20, 20]").of("original")[:1]
+    split = split_of(task.settings, task.request, str(file.parent))
+    assert [len(getattr(split, name)) for name in ("train", "validation", "test", "holdout")] == [60, 30, 30, 30]
+    assert "shares" not in plan_of(file, request).of("original")[0].settings["data"]
+    for wrong in ("[40, 20, 20, 30]", "[60, 20, 20]"):
+        with pytest.raises(InputError, match="shares"):
+            plan_of(file, request, f"data.shares={wrong}")
+
+
 def test_corrupted_samples_are_tuned_on_other_corrupted_samples(file: Path) -> None:
     plan = plan_of(file, "tuning.budget=2", 'method=["fine-tune"]')
     tuning = plan.of("tuning")[-1]

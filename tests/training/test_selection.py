@@ -80,6 +80,17 @@ def test_classes_without_validation_samples_drop_out_of_the_match() -> None:
     assert none.matched_accuracy is None
 
 
+def test_forget_samples_are_matched_with_what_is_unseen_and_spoilt_alike() -> None:
+    spoilt = data([[0.7, 0.2, 0.1], [0.2, 0.2, 0.6]], [2, 0], 200)
+    plain = Watch(FORGET, VALIDATION, frozenset({0, 1}))(identity(), 0)
+    found = Watch(FORGET, VALIDATION, frozenset({0, 1}), spoilt)(identity(), 0)
+    # A quarter of the forget set is of class 0 (unseen sample 1), three quarters of class 2 (unseen sample 0).
+    assert found.matched_loss == pytest.approx(-math.log(0.2) / 4 - math.log(0.1) * 3 / 4)
+    assert found.matched_accuracy == 0
+    others = {"matched_loss": None, "matched_accuracy": None}
+    assert found.to_dict() | others == plain.to_dict() | others, "all else stays as it was"
+
+
 def test_what_is_missing_is_not_measured() -> None:
     net = identity()
     assert Watch()(net, 3).to_dict() == {"epoch": 3}

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from qunlearn.data import Dataset, ForgetRequest, load_dataset, outsiders
+from qunlearn.data import Dataset, ForgetRequest, load_dataset
 from qunlearn.evaluation.audit.bench import Bench
 from qunlearn.evaluation.audit.gradients import gradient_norms
 from qunlearn.evaluation.audit.subject import Subject
@@ -57,29 +57,6 @@ def test_gradient_norms_are_those_of_a_loop(name: str) -> None:
     assert gradient_norms(Subject(model, {"set": data}), "set") == pytest.approx(expected, rel=1e-6)
     assert model.training
     assert "no parameters" in str(gradient_norms(Subject(model.requires_grad_(False), {"set": data}), "set"))
-
-
-def test_outsiders_get_the_forget_samples_wrong_labels_and_noise() -> None:
-    data = load_dataset("digits", per_class=40)
-    whole = data.split(ForgetRequest.of_fraction(0.2), seed=0)
-    clean = outsiders(whole, whole.holdout)
-    assert torch.equal(clean.data.y, torch.from_numpy(clean.classes))
-    split = data.split(ForgetRequest.of_corrupted(), seed=0, corruption={"label_flips": 0.15, "feature_noise": 0.15})
-    found = outsiders(split, split.holdout)
-    truth = dict(zip(split.clean.ids.tolist(), split.clean.y.tolist(), strict=True))
-    assert [truth[number] for number in split.forget.ids.tolist()] == found.forget_classes.tolist()
-    pairs = set(zip(found.forget_classes.tolist(), split.forget.y.tolist(), strict=True))
-    assert set(zip(found.classes.tolist(), found.data.y.tolist(), strict=True)) <= pairs
-    holdout = split.holdout
-    assert torch.equal(torch.from_numpy(found.classes), holdout.y)
-    flipped, noisy = (found.data.y != holdout.y), (found.data.x != holdout.x).flatten(1).any(1)
-    assert not (flipped & noisy).any()
-    assert 0.25 < flipped.double().mean() < 0.75
-    assert (flipped | noisy).all()
-    spoilt = split.forget.x[split.forget.y == torch.from_numpy(found.forget_classes)].flatten(1).norm(dim=1)
-    norms = found.data.x[noisy].flatten(1).norm(dim=1)
-    assert norms.min() >= spoilt.min() * (1 - 1e-5)
-    assert norms.max() <= spoilt.max() * (1 + 1e-5)
 
 
 def test_wrong_labels_alone_do_not_look_like_membership() -> None:
