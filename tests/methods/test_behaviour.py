@@ -22,6 +22,7 @@ from qunlearn.training import Recipe, train
 from qunlearn.training.net import Net
 from qunlearn.training.selection import Candidate, keep_forgotten, keep_matched_error
 from tests.methods.cases import blobs, hybrid_model, make_task, plain_model
+from tests.methods.learnt import accuracy, loss
 
 Model = Callable[[Tensor], Tensor]
 
@@ -45,16 +46,6 @@ def memorised(task: Task) -> nn.Module:
     model = train(wide, (x, y), epochs=250, learning_rate=0.02, batch_size=39, progress=False)
     assert loss(model, task.forget) < 0.1, "the model has not memorised"
     return model
-
-
-def loss(model: nn.Module, data: Dataset) -> float:
-    with torch.no_grad():
-        return float(cross_entropy(model(data.x), data.y))
-
-
-def accuracy(model: nn.Module, data: Dataset) -> float:
-    with torch.no_grad():
-        return float((model(data.x).argmax(1) == data.y).double().mean())
 
 
 def unlearned(method: Method, model: nn.Module, task: Task) -> nn.Module:

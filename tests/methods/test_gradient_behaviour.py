@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, softmax
+from torch.nn.functional import log_softmax, softmax
 
 from qunlearn.data import Dataset
 from qunlearn.methods import GradientMethod, Task, get
@@ -23,6 +23,7 @@ from qunlearn.training.recipe import Recipe
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.selection import Watch, keep_last
 from tests.methods.cases import hybrid_model, make_task, plain_model
+from tests.methods.learnt import accuracy, loss
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +64,6 @@ def wide() -> nn.Module:
 
 def everything(task: Task) -> tuple[Tensor, Tensor]:
     return torch.cat([task.forget.x, task.retain.x]), torch.cat([task.forget.y, task.retain.y])
-
-
-def loss(model: nn.Module, data: Dataset) -> float:
-    with torch.no_grad():
-        return float(cross_entropy(model(data.x), data.y))
-
-
-def accuracy(model: nn.Module, data: Dataset) -> float:
-    with torch.no_grad():
-        return float((model(data.x).argmax(1) == data.y).double().mean())
 
 
 def divergence(targets: Tensor, model: nn.Module, data: Dataset) -> float:
