@@ -15,6 +15,13 @@ from qunlearn.study.reading import read_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 IMAGES = {"published-mnist", "published-fashion"}
+#: The product of many lists, cut to one value of each, so that it is planned in seconds.
+CUT = {
+    "sound-full": [
+        'data.dataset=["digits"]', '"data.split_seed"=[0]', '"model.depth"=[2]', '"model.entanglement"=["ring"]',
+        '"training.keep"=["last"]', "model=[{}]",
+    ]
+}  # fmt: skip
 FILES = sorted(path.stem for path in STUDIES.glob("*.toml"))
 #: Epochs of every method, on Iris and on images (released code of arXiv 2512.19253).
 EPOCHS = {
@@ -33,11 +40,11 @@ def test_study_files_parse(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - IMAGES))
 def test_study_files_plan(name: str) -> None:
-    study = read_study(STUDIES / f"{name}.toml", ["seed=[0, 1]"])
+    study = read_study(STUDIES / f"{name}.toml", ["seed=[0, 1]", *CUT.get(name, [])])
     plan = make_plan(study)
     points = len(list(study.cells())) * len(study.requests)
-    methods = len(study.methods) - 1
-    assert len(plan.of("trial")) == points * (methods * len(study.seeds) + study.settings.retrained)
+    methods = points * (len(study.methods) - 1) - len(plan.left_out)
+    assert len(plan.of("trial")) == methods * len(study.seeds) + points * study.settings.retrained
 
 
 @pytest.mark.parametrize("name", sorted(IMAGES))
