@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qunlearn import methods
 from qunlearn.errors import InputError
+from qunlearn.methods.certificate import EXACT
 from qunlearn.methods.shadows import pool_of
 from qunlearn.study.grid import MethodChoice
 from qunlearn.study.prepare import data_identity
@@ -24,6 +25,7 @@ CONTROLS = ("none", "retrain", "head-only")
 FOR_A_CLASS = "a class is forgotten whole: whoever is not a member of it is to be forgotten, too"
 
 BY_CHANCE = "two sets of retrained models differ by chance alone; that score stands beside every other method's"
+FOR_AN_EXACT_METHOD = "the method is exact: what it leaves is what training without the samples gives"
 FOR_A_CONTROL = "not made for controls (audit.controls)"
 
 
@@ -37,6 +39,11 @@ def families(asked: Sequence[str]) -> list[str]:
     from qunlearn.evaluation.audit import AUDITS
 
     return list(AUDITS) if "all" in asked else [name for name in AUDITS if name in asked]
+
+
+def _is_exact(choice: MethodChoice) -> bool:
+    """Whether a method, other than retraining itself, is exact: shadow models could only confirm it, at great cost."""
+    return choice.name not in CONTROLS and methods.get(choice.to_config()).certifies == EXACT
 
 
 class _Audits:
@@ -88,10 +95,10 @@ class _Audits:
         """The audits of a method's trials, the blocks that they need taken down."""
         own = [task for task in self.trials if task.row["method"] == choice.label]
         chosen = own[: self.asked.seeds] if self.asked.seeds else own
-        ranked = None if choice.name in CONTROLS or ranking is None else ranking.key
+        ranked = None if choice.name in CONTROLS or ranking is None or _is_exact(choice) else ranking.key
         tuning = self.point.tunings.get(choice.label)
         uses: dict[str, Any] = {}
-        for what in ("shadows", "population"):
+        for what in () if _is_exact(choice) else ("shadows", "population"):
             uses |= self._used(what, choice, ranked, tuning.key if tuning else None)
         yield from (self._audit(task, choice, uses, ranked) for task in chosen)
 
@@ -100,7 +107,8 @@ class _Audits:
 
         extra: dict[str, Any] = {"families": families(self.asked.families), "best": self.asked.best, **uses}
         chance = BY_CHANCE if choice.name == "retrain" else None
-        why = {"shadows": self.no_shadows, "population": self.no_population or chance}
+        exact = FOR_AN_EXACT_METHOD if _is_exact(choice) else None
+        why = {"shadows": self.no_shadows or exact, "population": self.no_population or exact or chance}
         extra |= {f"no_{name}": reason for name, reason in why.items() if reason is not None}
         rules = {"audits": AUDIT_REVISION, "own": REVISION}
         key = hash_of({"kind": "audit", "trial": trial.key, "extra": extra, "ranking": ranked, "rules": rules})
@@ -111,11 +119,12 @@ class _Audits:
         )  # fmt: skip
 
     def _ranking(self) -> Task:
-        """What ranks the methods that are no controls, by their trials, done or failed."""
+        """What ranks the methods that are neither controls nor exact, by their trials, done or failed."""
         point = self.point
         ranked: dict[str, list[str]] = {}
+        judged = {one.label for one in point.choices if one.name not in CONTROLS and not _is_exact(one)}
         for task in self.trials:
-            if task.method is not None and task.method["name"] not in CONTROLS:
+            if task.row["method"] in judged:
                 ranked.setdefault(str(task.row["method"]), []).append(task.key)
         originals = tuple(task.key for task in point.originals)
         rules = {"own": REVISION, "loop": LOOP_REVISION}
