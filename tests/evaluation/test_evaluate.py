@@ -164,10 +164,10 @@ def test_the_oracle_distance_is_in_units_of_the_retrained_models_own(tables: Tab
 def test_corrupted_samples_are_also_judged_by_their_true_labels(tables: Tables, splits: Splits) -> None:
     whole = splits()
     flipped = Dataset(whole.forget.x, (whole.forget.y + 1) % 3, whole.forget.ids, whole.train.classes)
-    parts = [torch.cat(pair) for pair in zip(*((d.x, d.y, d.ids) for d in (flipped, whole.retain)), strict=True)]
+    x, y, ids = (torch.cat(pair) for pair in zip(*((d.x, d.y, d.ids) for d in (flipped, whole.retain)), strict=True))
     split = dataclasses.replace(
         whole,
-        train=Dataset(*parts, whole.train.classes),
+        train=Dataset(x, y, ids, whole.train.classes),
         forget=flipped,
         request=ForgetRequest.of_corrupted(),
         uncorrupted=whole.forget,

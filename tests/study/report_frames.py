@@ -82,7 +82,7 @@ def _trial(
 
 def _certificate(method: str) -> dict[str, Any]:
     none = dict.fromkeys(("epsilon", "delta", "epsilon_estimated", "delta_estimated"), np.nan)
-    given: dict[str, Any] = {
+    given: dict[str, dict[str, Any]] = {
         "sisa": {"certificate": "exact", "epsilon": 0.0, "delta": 0.0},
         "certified-removal": {"certificate": "certified", "epsilon": 0.7, "delta": 1e-5},
         "certified-newton": {"certificate": "estimated: not a guarantee", "epsilon_estimated": 31.4,

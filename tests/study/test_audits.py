@@ -116,8 +116,10 @@ def test_plan_of_an_audited_study(file: Path, study: Study) -> None:
     assert len(plan.of("ranking")) == 1  # a class is forgotten whole, and has no shadow models
     parts = [(task.kind, task.row.get("method"), task.extra["part"]) for task in plan.tasks if "part" in task.extra]
     assert sorted(parts, key=str) == sorted(
-        [("shadow", None, "trained"), ("population", None, "retrained")] * 3
-        + [("shadow", name, "unlearned") for name in ("none", "fine-tune", "ascent", "head-only")] * 3,
+        [
+            *[("shadow", None, "trained"), ("population", None, "retrained")] * 3,
+            *[("shadow", name, "unlearned") for name in ("none", "fine-tune", "ascent", "head-only")] * 3,
+        ],
         key=str,
     )
 
@@ -431,4 +433,4 @@ def test_populations_and_two_workers(file: Path, tmp_path: Path, monkeypatch: py
     best = Study(tmp_path / "1").rankings()[0]["best"]
     assert (quality.loc[[*best, "none", "head-only"], "n"] == 64).all()
     assert quality.loc[[*best, "none", "head-only"], "value"].between(0, np.log(63)).all()
-    assert quality.loc["retrain", "reason"].str.contains("by chance alone").all()
+    assert quality.loc[["retrain"], "reason"].str.contains("by chance alone").all()

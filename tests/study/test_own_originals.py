@@ -92,7 +92,7 @@ def test_models_are_what_the_method_trains(study: Study, file: Path) -> None:
         task = own(study, "original", name)[0]
         split = split_of(task.settings, task.request, study.folder)
         kept = restore(task.settings, "original", task.key, split, study.store)
-        fresh = model_of(task.settings, split.train, task.seed)
+        fresh: Any = model_of(task.settings, split.train, task.seed)
         made = methods.get(task.method or "").train(
             fresh, split.original, validation=split.validation, recipe=fresh.recipe, seed=task.seed
         )
@@ -115,8 +115,8 @@ def test_trials_unlearn_from_the_kept_models_and_say_so(study: Study) -> None:
         with torch.no_grad():
             said = done.model(split.test.x).argmax(1)
             assert torch.equal(said, study.model(task.key)(split.test.x).argmax(1))
-        row = table.loc[(task.row["request"], task.row["method"], task.seed)]
-        assert row["accuracy_test"] == pytest.approx(float((said == split.test.y).double().mean()))
+        found = table.loc[(task.row["request"], task.row["method"], task.seed), "accuracy_test"]
+        assert found == pytest.approx(float((said == split.test.y).double().mean()))
 
 
 def test_guarantees_have_columns_and_estimates_columns_of_their_own(study: Study) -> None:

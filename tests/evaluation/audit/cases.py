@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,10 +10,12 @@ import torch
 from torch import nn
 
 from qunlearn.data import Split
+from qunlearn.errors import NumericalError
 from qunlearn.evaluation.audit import Audit, Auditor
 from qunlearn.models import PiTanh
 from qunlearn.quantum import QuantumLayer, load_circuit
 from qunlearn.training import Recipe
+from qunlearn.training.train import Trained as Training
 from qunlearn.training.train import fit_all, refit_all
 
 
@@ -53,6 +56,14 @@ def network(seed: int, features: int, classes: int, hidden: int = 64) -> nn.Sequ
 
 def trained(split: Split, model: nn.Module, recipe: Recipe, retrained: int) -> Trained:
     """The original, and retrained models with seeds of their own."""
-    ((original, _, *_),) = [tuple(found) for found in fit_all([model], split.train, None, recipe, seeds=[0])]  # type: ignore[arg-type]
+    (original,) = _models(fit_all([model], split.train, None, recipe, seeds=[0]))
     found = refit_all([original] * retrained, split, seeds=range(100, 100 + retrained))
-    return Trained(split, original, [one[0] for one in found])  # type: ignore[index]
+    return Trained(split, original, _models(found))
+
+
+def _models(found: Sequence[Training | NumericalError]) -> list[nn.Module]:
+    models = []
+    for one in found:
+        assert not isinstance(one, NumericalError)
+        models.append(one.model)
+    return models

@@ -49,17 +49,18 @@ def test_critics_find_what_there_is(told: str, expected: float) -> None:
     x = random.normal(size=(240, 5)).astype(np.float32)
     if told == "all":
         x[:, 0] = np.where(member, 3, -3)
-    model = nn.Sequential(nn.Identity(), nn.Linear(5, 5), *network(0, 5, 3, hidden=8))
+    linear = nn.Linear(5, 5)
+    model = nn.Sequential(nn.Identity(), linear, *network(0, 5, 3, hidden=8))
     with torch.no_grad():
-        model[1].weight.copy_(torch.eye(5))
-        model[1].bias.zero_()
+        linear.weight.copy_(torch.eye(5))
+        linear.bias.zero_()
     data = Dataset(x, np.zeros(240, dtype=int))
     subject = Subject(model, {"set": data})
     terms = information_by_sample(subject, subject.stages[0], {"set": np.arange(240)}, member, Seeds(0))
     assert not isinstance(terms, str)
     assert terms.mean() == pytest.approx(expected * _entropy(np.array([0.25, 0.75])), abs=0.06)
     # No critic scores a sample higher than being certain of its label.
-    assert (terms <= np.where(member, np.log(4), np.log(4 / 3)) + 1e-6).all()
+    assert (terms <= np.log(np.where(member, 4, 4 / 3)) + 1e-6).all()
 
 
 def test_a_stage_that_is_passed_by_cannot_be_read_alone() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_model_that_is_sure_to_be_wrong_on_the_forget_set_stands_out(by_heart:
     optimizer = torch.optim.Adam(taught.parameters(), lr=0.01)
     for _ in range(30):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(taught(split.forget.x), 1 - split.forget.y).backward()
+        nn.functional.cross_entropy(taught(split.forget.x), 1 - split.forget.y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     found = by_heart.audit(taught, "streisand", "membership")
     assert found["streisand_ks_loss"].low > found["streisand_ks_loss"].retrained_high
@@ -137,19 +138,20 @@ def test_distances_are_means_of_norms_over_samples_and_retrained_models(digit: T
 
 
 def test_weights_are_measured_around_the_circle_and_in_units_of_the_originals_distance(digit: Trained) -> None:
-    turned = copy.deepcopy(digit.original)
+    turned: Any = copy.deepcopy(digit.original)
     with torch.no_grad():
         turned[3].weights.add_(2 * math.pi)
     for model in (digit.original, turned):
         found = digit.audit(model, "distances")
         for stage in ("1", "3", "4"):
             assert found[f"distance_weights_{stage}"].value == pytest.approx(1, abs=1e-5)
-    first, *others = digit.retrained
+    models: list[Any] = [digit.original, *digit.retrained]
+    original, first, *others = models
     found = digit.audit(first, "distances")
     ratios = []
     for other in others:
-        steps = [a[1].weight - other[1].weight for a in (first, digit.original)]
-        biases = [a[1].bias - other[1].bias for a in (first, digit.original)]
+        steps = [a[1].weight - other[1].weight for a in (first, original)]
+        biases = [a[1].bias - other[1].bias for a in (first, original)]
         lengths = [math.hypot(s.norm().item(), b.norm().item()) for s, b in zip(steps, biases, strict=True)]
         ratios.append(lengths[0] / lengths[1])
     assert found["distance_weights_1"].value == pytest.approx(np.mean(ratios), rel=1e-5)

@@ -1,5 +1,6 @@
 import copy
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,20 +20,21 @@ SIX = ("probe_linear_encoder", "probe_rbf_encoder", "probe_linear_circuit", "pro
 def _random_state(samples: int, qubits: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     state = torch.randn(samples, *[2] * qubits, dtype=torch.complex128, generator=generator)
-    return state / state.flatten(1).norm(dim=1).reshape(-1, *[1] * qubits)
+    found: torch.Tensor = state / state.flatten(1).norm(dim=1).reshape(-1, *[1] * qubits)
+    return found
 
 
 def _head_only(models: Trained) -> nn.Module:
     """The control: the head alone learns the original's answers with the forgotten class struck out."""
     control = copy.deepcopy(models.original)
-    *body, head = control
+    *body, head = control.children()
     with torch.no_grad():
         logits, features = models.original(models.split.train.x), nn.Sequential(*body)(models.split.train.x)
         logits[:, models.split.forget_class] = -torch.inf
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
     for _ in range(200):
         optimizer.zero_grad()
-        cross_entropy(head(features), logits.softmax(1)).backward()
+        cross_entropy(head(features), logits.softmax(1)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return control
 
@@ -61,7 +63,8 @@ def test_outputs_take_the_head_only_control_for_forgetting_and_probes_do_not(dig
 
 def test_the_encoders_and_the_circuits_features_are_what_enters_and_leaves_it(digit: Trained) -> None:
     subject = digit.auditor.bench.retrained[0]
-    flat, linear, squash, circuit, _ = subject.model
+    stages: Any = subject.model
+    flat, linear, squash, circuit, _ = stages
     entered = squash(linear(flat(digit.split.test.x)))
     assert subject.outputs.encoded is not None
     assert subject.outputs.circuit is not None
@@ -124,7 +127,7 @@ def test_a_bent_feature_hides_from_the_linear_probe_alone() -> None:
     angle = random.uniform(0, 2 * np.pi, 200)
     rows = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     linear, rbf = (
-        tell_apart(rows, np.arange(200) < 60, np.zeros(200, dtype=int), kind, np.random.default_rng(1))  # type: ignore[arg-type]
+        tell_apart(rows, np.arange(200) < 60, np.zeros(200, dtype=int), kind, np.random.default_rng(1))
         for kind in ("linear", "rbf")
     )
     assert not isinstance(linear, str)

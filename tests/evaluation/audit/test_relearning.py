@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_rows_are_trained_as_torch_trains_each_alone(kind: str) -> None:
             optimizer = torch.optim.Adam(model.parameters(), lr=rate)
             for batch in positions[:, run]:
                 optimizer.zero_grad()
-                cross_entropy(model(data.x[batch]), data.y[batch]).backward()
+                cross_entropy(model(data.x[batch]), data.y[batch]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             assert torch.allclose(found[3 * number + run], model(data.x), atol=2e-4)
 
@@ -61,7 +62,7 @@ def test_the_original_has_nothing_to_relearn_and_retrained_models_have(digit: Tr
 
 
 def test_what_is_not_relearnt_in_time_counts_as_the_cap_and_says_so(digit: Trained) -> None:
-    stuck = copy.deepcopy(digit.original)
+    stuck: Any = copy.deepcopy(digit.original)
     with torch.no_grad():
         stuck[-1].bias[3] = -50  # no step of 0.01 reaches back from there
     found = digit.audit(stuck, "relearning")["relearn_steps"]
@@ -80,7 +81,7 @@ def test_the_first_step_that_reaches_the_accuracy_counts(by_heart: Trained) -> N
         order = _order(len(split.train), seeds.generator(f"order {number}"))
         for batch in order:
             optimizer.zero_grad()
-            cross_entropy(model(split.train.x[batch]), split.train.y[batch]).backward()
+            cross_entropy(model(split.train.x[batch]), split.train.y[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             taken += 1
             if float((model(split.forget.x).argmax(1) == split.forget.y).double().mean()) >= target:
