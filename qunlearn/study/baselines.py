@@ -10,23 +10,28 @@ import torch
 from qunlearn.data import Dataset, Split
 from qunlearn.study.plan import Plan
 from qunlearn.study.prepare import model_of, split_of
-from qunlearn.study.task import Task, canonical
+from qunlearn.study.task import Task, canonical, corruption_of
 
 
 def baselines(plan: Plan) -> list[dict[str, Any]]:
-    """One row for each set of features and each split that trains an original model.
+    """One row for each set of features and each split that trains an original model which is reported.
 
-    Columns: model, features ("inputs", or what a PCA encoder hands to the circuit), dataset, split_seed,
-    samples (of the training set), accuracy_train and accuracy_test (shares, over all classes).
+    Columns: model, features ("inputs", or what a PCA encoder hands to the circuit), dataset, split_seed, corruption
+    (only of a training set that was corrupted), samples (of the training set), accuracy_train and accuracy_test
+    (shares, over all classes).
     """
     rows: dict[str, dict[str, Any]] = {}
     for task in plan.of("original"):
+        if "corruption_seed" in task.settings["data"]:  # for tuning alone
+            continue
         split = split_of(task.settings, task.request, str(plan.study.folder))
         for features, train, test in _features(task, split):
             data = task.settings["data"]
             key = canonical([features, data, task.settings["protocol"], split.original.fingerprint])
             if key not in rows:
                 names = {"dataset": data["dataset"] or data["file"], "split_seed": data["split_seed"]}
+                if spoilt := corruption_of(task.settings):
+                    names["corruption"] = spoilt
                 rows[key] = {"model": "logistic regression", "features": features, **names, **_fit(train, test)}
     return list(rows.values())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qunlearn.errors import InputError, UnknownNameError
 from qunlearn.study.store import Store, read_json
-from qunlearn.study.task import CORRUPTION, Task
+from qunlearn.study.task import Task, corruption_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -152,7 +152,7 @@ class Study:
             "circuit": model["circuit"] if hybrid else model["factory"],
             **{key: model[key] if hybrid else None for key in knobs},
             "entanglement": self._rows.get(task.key, {}).get("entanglement", model["entanglement"]),
-            "corruption": ", ".join(f"{key} {data[key]}" for key in CORRUPTION if key in data),
+            "corruption": corruption_of(task.settings),
             "method": task.method["name"] if task.method else None,
             "request": self._rows.get(task.key, {}).get("request") if task.kind == "retrained" else None,
             "kind": task.kind,

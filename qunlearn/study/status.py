@@ -11,7 +11,7 @@ from qunlearn.study.executors import cores
 from qunlearn.study.progress import duration
 from qunlearn.study.results import Study
 from qunlearn.study.store import read_json
-from qunlearn.study.task import Task
+from qunlearn.study.task import Task, corruption_of
 
 
 def study_status(root: str | Path) -> dict[str, Any]:
@@ -51,12 +51,18 @@ def accuracy_line(root: str | Path) -> str:
     untouched = [task for task in study.trials if task.method == {"name": "none"} and study.is_done(task)]
     if not untouched:
         return ""
-    kept = conditions(untouched[0].settings)  # where noise is swept, the first of its strengths
-    first = [t for t in untouched if t.request == untouched[0].request and conditions(t.settings) == kept]
+    kept = _alike(untouched[0])  # where noise is swept, the first of its strengths; no controls beside the circuit
+    first = [task for task in untouched if task.request == untouched[0].request and _alike(task) == kept]
     rows = [study.store.result("trial", task.key)["row"] for task in first]
     line = f"Original models: test accuracy {mean(row['accuracy_test'] for row in rows):.1%}"
     by_features: dict[str, list[float]] = {}
-    for row in study.baselines:
+    spoilt = corruption_of(untouched[0].settings)
+    for row in (row for row in study.baselines if row.get("corruption", "") == spoilt):
         by_features.setdefault(row["features"], []).append(row["accuracy_test"])
     beside = ", ".join(f"{mean(values):.1%} on {features}" for features, values in by_features.items())
     return f"{line}; logistic regression {beside}" if beside else line
+
+
+def _alike(task: Task) -> tuple[Any, ...]:
+    """What originals that are averaged share."""
+    return conditions(task.settings), task.settings["model"]["control"], corruption_of(task.settings)

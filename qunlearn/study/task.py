@@ -14,6 +14,12 @@ CORRUPTION = ("label_flips", "feature_noise", "swap")
 """The keys of ``[data]`` that spoil training samples."""
 
 
+def corruption_of(settings: dict[str, Any]) -> str:
+    """How the training set of a cell is corrupted, in words; empty where it is not."""
+    data = settings["data"]
+    return ", ".join(f"{key} {data[key]}" for key in CORRUPTION if key in data)
+
+
 @dataclass(frozen=True)
 class Task:
     """One result of a study; plain JSON data, so that any executor can send it.

@@ -183,7 +183,7 @@ def test_the_published_protocol_takes_no_corruption_and_a_protocol_object_its_ow
         (lambda: ForgetRequest.from_config({"corrupted": 1}), "corrupted = true"),
         (lambda: ForgetRequest.from_config({"corrupted": False}), "corrupted = true"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_cannot_be_done_is_refused_in_words(make: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 import qunlearn as qu
 from qunlearn import methods
 from qunlearn.errors import InputError
+from qunlearn.study.baselines import baselines
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.prepare import model_of, split_of
 from qunlearn.study.reading import read_study
 from qunlearn.study.results import Study
 from qunlearn.study.runner import left_out
+from qunlearn.study.status import accuracy_line
 from qunlearn.study.store import Store
 from qunlearn.study.task import Task
 from qunlearn.study.trial import restore
@@ -194,6 +198,26 @@ def test_corruption_makes_keys_of_its_own_and_none_leaves_none(file: Path) -> No
     }  # fmt: skip
     with pytest.raises(InputError, match=r"expected label_flips once, got it beside data\.label_flips"):
         plan_of(file, "data.label_flips=0.2")
+
+
+def test_originals_stand_beside_logistic_regression_on_the_same_training_set(file: Path) -> None:
+    plan = plan_of(file, "tuning.budget=2")
+    rows = baselines(plan)
+    assert [row.get("corruption") for row in rows] == [None, "label_flips 0.1"], "none of those that tune"
+    settings = own(plan, "original", None)[0].settings
+    train = split_of(settings, {"fraction": 0.1}, str(file.parent)).train
+    scaled = (train.x - train.x.mean(0)) / train.x.std(0, correction=0)
+    model = LogisticRegression(max_iter=5000).fit(scaled.numpy(), train.y.numpy())
+    assert rows[0]["accuracy_train"] == pytest.approx(model.score(scaled.numpy(), train.y.numpy()))
+
+
+def test_the_accuracy_of_originals_is_that_of_one_kind_of_training_set(study: Study, file: Path) -> None:
+    clean = [task for task in study.trials if task.row["request"] == "10 %" and task.row["method"] == "none"]
+    rows = [study.store.result("trial", task.key)["row"]["accuracy_test"] for task in clean]
+    study.store.root.joinpath("baselines.json").write_text(json.dumps({"rows": baselines(plan_of(file))}))
+    line = accuracy_line(study.store.root)
+    assert line.startswith(f"Original models: test accuracy {sum(rows) / len(rows):.1%}; logistic regression ")
+    assert line.endswith(f"{baselines(plan_of(file))[0]['accuracy_test']:.1%} on inputs")
 
 
 def test_the_sizes_of_the_sets_are_a_key_that_leaves_no_trace_by_default(file: Path) -> None:
