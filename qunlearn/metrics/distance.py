@@ -74,7 +74,7 @@ def layer_distance(unlearned: Values, original: Values, retrained: Values, perio
 
 
 def activation_distance_l1(logits: Values, reference: Values) -> float:
-    """Mean L1 distance of two models' probabilities on the same samples: mean_i sum_k |p_ik - q_ik|.
+    """Mean L1 distance of two models' probabilities on the same samples: mean_i sum_k ``|p_ik - q_ik|``.
 
     Args:
         logits: of one model, ``(samples, classes)``.

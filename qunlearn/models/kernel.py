@@ -167,7 +167,7 @@ class QuantumKernelClassifier(nn.Module):
             ids: of the samples, each in `ids`; some must stay.
 
         Returns:
-            The largest entry of |(K + lambda) alpha - T|.
+            The largest entry of ``|(K + lambda) alpha - T|``.
 
         Raises:
             InputError: for ids that are not there, or if nothing would stay.
