@@ -162,16 +162,8 @@ class QuantumLayer(nn.Module):
 
         Only the parts that own weights are there. The views share their memory with `weights`.
         """
-        parts: dict[str, list[int]] = {}
-        layered = False
-        for gate in self.circuit.gates:
-            if gate.angle is not None and gate.angle.weight is not None:
-                layered = layered or gate.layer is not None
-                outside = "end" if layered and gate.layer is None else "start"
-                name = outside if gate.layer is None else str(gate.layer)
-                if not any(gate.angle.weight in indices for indices in parts.values()):
-                    parts.setdefault(name, []).append(gate.angle.weight)
-        return {name: self.weights[_slice(sorted(indices))] for name, indices in parts.items()}
+        parts = weights_by_depth(self.circuit).items()
+        return {name: self.weights[_slice(indices)] for name, indices in parts}
 
     def extra_repr(self) -> str:
         """What `print` shows between the brackets."""
@@ -205,6 +197,24 @@ def weight_periods(circuit: Circuit) -> Tensor:
         found = math.inf if free else period / abs(gate.angle.scale)
         periods[gate.angle.weight] = max(periods[gate.angle.weight], found)
     return torch.tensor([period or 2 * math.pi for period in periods], dtype=torch.float64)
+
+
+def weights_by_depth(circuit: Circuit) -> dict[str, list[int]]:
+    """The weights, by index, of "start", of each layer "0", "1", ..., and of "end"; see `QuantumLayer.by_depth`.
+
+    A weight that turns gates in several parts belongs to the first.
+    """
+    parts: dict[str, list[int]] = {}
+    layered, seen = False, set()
+    for gate in circuit.gates:
+        if gate.angle is not None and gate.angle.weight is not None:
+            layered = layered or gate.layer is not None
+            outside = "end" if layered and gate.layer is None else "start"
+            name = outside if gate.layer is None else str(gate.layer)
+            if gate.angle.weight not in seen:
+                seen.add(gate.angle.weight)
+                parts.setdefault(name, []).append(gate.angle.weight)
+    return {name: sorted(indices) for name, indices in parts.items()}
 
 
 def _slice(indices: list[int]) -> slice | list[int]:
