@@ -16,6 +16,7 @@ from qunlearn.methods.certificate import Guarantee
 from qunlearn.methods.certified_newton import CertifiedNewton
 from qunlearn.methods.certified_removal import CertifiedRemoval
 from qunlearn.methods.cf_k import CFK
+from qunlearn.methods.distribution_guided import DistributionGuided
 from qunlearn.methods.eu_k import EUK
 from qunlearn.methods.fine_tune import FineTune
 from qunlearn.methods.fisher_forgetting import FisherForgetting
@@ -34,13 +35,16 @@ from qunlearn.methods.neggrad_plus import NegGradPlus
 from qunlearn.methods.noisy_fine_tune import NoisyFineTune
 from qunlearn.methods.none import NoUnlearning
 from qunlearn.methods.npo import NPO
+from qunlearn.methods.observable_edit import ObservableEdit
 from qunlearn.methods.q_mul import QMul
 from qunlearn.methods.random_label import RandomLabel
 from qunlearn.methods.registry import available, get, register
+from qunlearn.methods.relative_ascent import RelativeAscent
 from qunlearn.methods.retrain import Retrain
 from qunlearn.methods.rmu import RMU
 from qunlearn.methods.salun import SalUn
 from qunlearn.methods.scrub import Scrub
+from qunlearn.methods.sensitivity_noise import SensitivityNoise
 from qunlearn.methods.sisa import Sisa
 from qunlearn.methods.ssd import SSD
 from qunlearn.methods.task import Record, Task, Unlearned, Work
@@ -63,6 +67,7 @@ __all__ = [
     "BoundaryShrink",
     "CertifiedNewton",
     "CertifiedRemoval",
+    "DistributionGuided",
     "FineTune",
     "FisherForgetting",
     "FisherPenalty",
@@ -79,12 +84,15 @@ __all__ = [
     "NegGradPlus",
     "NoUnlearning",
     "NoisyFineTune",
+    "ObservableEdit",
     "QMul",
     "RandomLabel",
     "Record",
+    "RelativeAscent",
     "Retrain",
     "SalUn",
     "Scrub",
+    "SensitivityNoise",
     "Sisa",
     "Task",
     "Unlearned",

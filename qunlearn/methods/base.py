@@ -146,6 +146,7 @@ class Method(ABC):
             removed=_hash_ids(removed),
             notes=work.notes,
             guarantee=work.guarantee.to_dict() if work.guarantee is not None else None,
+            details=work.details,
         )
 
     def train(

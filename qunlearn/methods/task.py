@@ -77,6 +77,7 @@ class Record:
         removed: SHA-256 of the sorted ids removed so far, from this model and its parents.
         notes: sentences a reader must know.
         guarantee: what the method vouches for, as `Guarantee.to_dict` gives it; None for most.
+        details: figures of the method's own that a reader may want, by name, as JSON values.
     """
 
     method: str
@@ -93,6 +94,7 @@ class Record:
     removed: str
     notes: list[str]
     guarantee: dict[str, Any] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -120,3 +122,4 @@ class Work:
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     guarantee: Guarantee | None = None
+    details: dict[str, Any] = field(default_factory=dict)

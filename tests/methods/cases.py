@@ -39,7 +39,8 @@ def make_task(*, seed: int = 0, forget_class: int | None = None, retain: int = 3
 # What makes a method quick, beside few epochs.
 QUICK: dict[str, dict[str, Any]] = {"sisa": {"shards": 2, "slices": 2}}
 CLASSES_ONLY = frozenset({"unsir"})  # methods that serve requests to delete whole classes alone
-HYBRID_ONLY = frozenset({"certified-removal", "kernel-downdate"})  # their originals are made of a hybrid model's parts
+# Their originals are made of a hybrid model's parts, or they edit a circuit.
+HYBRID_ONLY = frozenset({"certified-removal", "kernel-downdate", "observable-edit", "sensitivity-noise"})
 
 
 def quick(name: str, **settings: Any) -> Method:

@@ -36,8 +36,8 @@ NAMES = list(available())
 GRADIENT = [name for name, cls in available().items() if issubclass(cls, GradientMethod)]
 # Closed forms, and what draws in training alone; then those whose forget samples are one batch, the same but for
 # rounding in any order.
-NOTHING_RANDOM = {"none", "ssd", "influence", "kernel-downdate", "sisa"}
-ONE_BATCH = {"gradient-ascent", "fisher-penalty", "boundary-shrink"}
+NOTHING_RANDOM = {"none", "ssd", "influence", "kernel-downdate", "sisa", "observable-edit"}
+ONE_BATCH = {"gradient-ascent", "fisher-penalty", "boundary-shrink", "distribution-guided"}
 
 
 class QNodeModel(nn.Module):
@@ -125,8 +125,10 @@ def test_the_record_is_complete_json(name: str) -> None:
     ids = json.dumps(sorted(task.forget.ids.tolist()))
     assert table["removed"] == hashlib.sha256(ids.encode()).hexdigest()
     if name in GRADIENT:
-        # A max epoch and a min epoch in turn, of which the min epoch counts; amnesiac's model before its repair.
-        epochs = {"scrub": [0, 2, 4], "unsir": [0, 2, 4], "amnesiac": [0, 1, 2, 3]}.get(name, [0, 1, 2])
+        # A max epoch and a min epoch in turn, of which the min epoch counts; amnesiac's model before its repair, but
+        # not the model between noise and repair.
+        special = {"scrub": [0, 2, 4], "unsir": [0, 2, 4], "relative-ascent": [0, 2, 4], "amnesiac": [0, 1, 2, 3]}
+        epochs = {**special, "sensitivity-noise": [0, 2, 3]}.get(name, [0, 1, 2])
         assert [c["epoch"] for c in table["candidates"]] == epochs
         assert 0 <= table["chosen"] < len(epochs)
         assert all(torch.isfinite(torch.tensor(entry["loss"])) for entry in table["history"])
@@ -175,7 +177,8 @@ def test_what_a_method_needs_is_asked_for_before_any_work(name: str) -> None:
 @pytest.mark.parametrize("name", GRADIENT)
 def test_divergence_is_an_error_that_holds_the_last_good_state(name: str) -> None:
     method = quick(name, epochs=4, learning_rate=1e308)
-    model, task = original_for(method, plain_model(), dataclasses.replace(task_for(name), validation=None))
+    start = hybrid_model() if name in HYBRID_ONLY else plain_model()
+    model, task = original_for(method, start, dataclasses.replace(task_for(name), validation=None))
     with pytest.raises(DivergedError, match="lower learning_rate") as caught:
         method(model, task)
     assert isinstance(caught.value, NumericalError)
@@ -183,7 +186,7 @@ def test_divergence_is_an_error_that_holds_the_last_good_state(name: str) -> Non
     assert all(t.isfinite().all() for t in caught.value.last_good.values())
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", sorted({*GRADIENT} - HYBRID_ONLY))
 def test_a_module_that_ignores_functional_call_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedError, match="call the QNode in the forward of a module of your own"):
         unlearned(name, Ignoring())
@@ -226,6 +229,13 @@ COUNTS = {
     "npo": (36, 6 + 36 + 48),
     # salun: the saliency of 6 forget samples, a look at the number of classes (1), and a mixed epoch.
     "salun": (6 + 36, 6 + 1 + 36 + 48),
+    # distribution-guided: all 30 retain samples are anchors; the original's outputs on these and the forget set (36), a
+    # dual step (30), and a batch of the forget set with 32 draws of anchors.
+    "distribution-guided": (6 + 32, 36 + 30 + 38 + 48),
+    # relative-ascent: the forget set up, the retain set down.
+    "relative-ascent": (36, 36 + 48),
+    # sensitivity-noise: the gradients of 6 forget samples, those of 2 retain samples where noise is placed, a repair.
+    "sensitivity-noise": (6 + 2 + 30, 6 + 2 + 30 + 48),
 }
 
 
