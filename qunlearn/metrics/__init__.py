@@ -25,6 +25,18 @@ from qunlearn.metrics.distance import (
 from qunlearn.metrics.divergence import agreement, js, js_by_sample, js_published, kl, kl_published, misaligned
 from qunlearn.metrics.entropy import prediction_entropy
 from qunlearn.metrics.forgetting_quality import Population, Quality, forgetting_quality, null_quality
+from qunlearn.metrics.helstrom import (
+    Advantage,
+    Null,
+    helstrom_advantage,
+    helstrom_crossfit,
+    helstrom_null,
+    helstrom_plugin,
+    helstrom_scores,
+    pretty_good_measurement,
+    pretty_good_scores,
+    trace_distance,
+)
 from qunlearn.metrics.lira import Shadows, lira_attack, lira_scores, phi
 from qunlearn.metrics.membership import (
     calibrated_membership_auc,
@@ -59,11 +71,13 @@ from qunlearn.metrics.statistics import (
 
 __all__ = [
     "METRICS",
+    "Advantage",
     "Bounds",
     "Confusion",
     "Curve",
     "Interval",
     "Metric",
+    "Null",
     "Paired",
     "Population",
     "PredictionInterval",
@@ -88,6 +102,11 @@ __all__ = [
     "confidence",
     "forgetting_quality",
     "gap",
+    "helstrom_advantage",
+    "helstrom_crossfit",
+    "helstrom_null",
+    "helstrom_plugin",
+    "helstrom_scores",
     "hierarchical_bootstrap",
     "holm",
     "information_difference",
@@ -114,12 +133,15 @@ __all__ = [
     "phi",
     "prediction_entropy",
     "prediction_interval",
+    "pretty_good_measurement",
+    "pretty_good_scores",
     "rank",
     "sample_entropy",
     "sample_loss",
     "share_interval",
     "state_fidelity",
     "tpr_at_fpr",
+    "trace_distance",
     "trained_attack",
     "tug_of_war",
     "uqi",
