@@ -2,5 +2,6 @@
 
 from qunlearn.evaluation.evaluate import Judge, evaluate
 from qunlearn.evaluation.predictions import Predictions, predict
+from qunlearn.evaluation.verdict import VERDICTS, usual_range, verdict
 
-__all__ = ["Judge", "Predictions", "evaluate", "predict"]
+__all__ = ["VERDICTS", "Judge", "Predictions", "evaluate", "predict", "usual_range", "verdict"]

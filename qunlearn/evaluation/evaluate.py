@@ -21,6 +21,7 @@ from qunlearn.evaluation.measures import (
     view,
 )
 from qunlearn.evaluation.predictions import SETS, Predictions, predict
+from qunlearn.evaluation.verdict import LEAST, verdict
 
 NAN = float("nan")
 
@@ -40,7 +41,9 @@ def evaluate(
     method would show. With one retrained model the floors of distances are NaN, with none all that compares
     with retraining is left out; a retrained model judged itself is compared with the others alone. `oracle_distance`
     sums up: the divergence from the retrained models in units of theirs from each other, averaged over forget, retain
-    and test set; 1 is as near as retraining is to itself, and it takes two models to compare with.
+    and test set; 1 is as near as retraining is to itself, and it takes two models to compare with. `helstrom_forget`
+    is what a measurement of the circuit's states could still tell of the forget set (`metrics.helstrom_crossfit`
+    against unseen samples, of the same classes, or for a class request of the others); NaN without a circuit.
 
     For the request of a class under `sound`, all ``*_test`` and ``*_validation`` figures are over the retained
     classes, and ``accuracy_test_forgotten`` is given apart. Under `published` they are over all classes, the
@@ -88,12 +91,25 @@ class Judge:
         self._pool = [_view(other, split, "retrained") for other in retrained]
         self._own = own_measures(split, self._before)
         self._known: dict[str, dict[str, float]] = {}
+        self._values: dict[tuple[Any, ...], list[float]] = {}
         self._pairs: Pairs = {}
 
     def __call__(self, unlearned: nn.Module | Predictions) -> dict[str, float]:
         """The figures of one model; see `evaluate`."""
+        return self._figures(*self._seen(unlearned))
+
+    def row(self, unlearned: nn.Module | Predictions) -> dict[str, float | str]:
+        """The figures of one model and the `verdict` on it, "" where there is none."""
+        judged, others = self._seen(unlearned)
+        figures = self._figures(judged, others)
+        return {**figures, "verdict": self._verdict(figures, judged, others)}
+
+    def _seen(self, unlearned: nn.Module | Predictions) -> tuple[View, list[View]]:
+        """The model that is judged, and the retrained models but itself."""
         judged = _view(unlearned, self.split, "unlearned")
-        others = [other for other in self._pool if not other.equals(judged)]
+        return judged, [other for other in self._pool if not other.equals(judged)]
+
+    def _figures(self, judged: View, others: list[View]) -> dict[str, float]:
         row = _accuracies(judged, self._before, self._pool, self.split)
         for key, measure in self._own.items():
             row[key] = measure(judged, ())
@@ -102,6 +118,18 @@ class Judge:
             row[key] = measure(judged, others)
             row |= self._once(key, self._floors, measure, 2)
         return row
+
+    def _verdict(self, figures: dict[str, float], judged: View, others: list[View]) -> str:
+        if self._before is None or len(others) < LEAST:
+            return ""
+        states, outputs = self._own["helstrom_forget"], self._relative(judged, others)["js_forget"]
+        return verdict(
+            figures["helstrom_forget"],
+            figures["helstrom_forget_original"],
+            self._each("helstrom_forget", states, others),
+            figures["js_forget"],
+            self._each("js_forget", outputs, others),
+        )
 
     def _relative(self, judged: View, others: Sequence[View]) -> dict[str, Measure]:
         return relative_measures(self.split, [judged, *others], self._pairs) if others else {}
@@ -119,14 +147,19 @@ class Judge:
 
     def _floors(self, key: str, measure: Measure, needed: int) -> dict[str, float]:
         """The figure of each retrained model against the others: mean, least, greatest; NaN for too few of them."""
-        values = [NAN]
-        if len(self._pool) >= needed:
-            values = [measure(one, [other for other in self._pool if other is not one]) for one in self._pool]
+        values = self._each(key, measure, self._pool) if len(self._pool) >= needed else [NAN]
         return {
             f"{key}_floor": float(np.mean(values)),
             f"{key}_floor_low": float(np.min(values)),
             f"{key}_floor_high": float(np.max(values)),
         }
+
+    def _each(self, key: str, measure: Measure, models: list[View]) -> list[float]:
+        """The figure of each of some retrained models against the others of them."""
+        place = (key, *map(id, models))
+        if place not in self._values:
+            self._values[place] = [measure(one, [other for other in models if other is not one]) for one in models]
+        return self._values[place]
 
 
 def _accuracies(judged: View, original: View | None, retrained: Sequence[View], split: Split) -> dict[str, float]:

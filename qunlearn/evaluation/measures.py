@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from qunlearn import metrics
 from qunlearn.data import Split
-from qunlearn.evaluation.predictions import Arrays, Predictions, state_positions
+from qunlearn.evaluation.predictions import OUTSIDE, Arrays, Predictions, state_positions
+from qunlearn.evaluation.reference import reference, unseen, unseen_set
 from qunlearn.metrics.composite import oracle_distance
 
 COMPARED = ("retain", "forget", "test")
@@ -90,10 +91,10 @@ def sets_forgotten_class_apart(split: Split) -> bool:
 
 def own_measures(split: Split, original: View | None) -> dict[str, Measure]:
     """Figures that need no retrained model; those that compare with the original only if it is given."""
-    # Where the holdout set stands for a set that was trained on, the test set holds the non-members.
-    outside = "test" if "holdout" in split.aliases else "holdout"
+    outside = unseen_set(split)
     table: dict[str, Measure] = {
         "membership_auc": lambda model, _: _membership(model, outside),
+        "helstrom_forget": _helstrom(split),
         "entropy_forget": lambda model, _: metrics.prediction_entropy(model.logits["forget"]),
     }
     if split.protocol == "published" and split.forget_class is None:
@@ -104,6 +105,21 @@ def own_measures(split: Split, original: View | None) -> dict[str, Measure]:
         before = original.accuracies()
         table["uqi"] = lambda model, _: metrics.uqi(model.accuracies(), before)
     return table
+
+
+def _helstrom(split: Split) -> Measure:
+    """What a measurement could tell of the forget set's states; NaN of a model without states."""
+    found = unseen(split)
+    members, others = (own[state_positions(len(own))] for own in (found.forget_classes, found.classes))
+    chosen = reference(members, others, split.forget_class)
+
+    def measure(model: View, _: Sequence[View]) -> float:
+        if not {"forget", OUTSIDE} <= model.states.keys():
+            return float("nan")
+        states = model.states["forget"][chosen.forget], model.states[OUTSIDE][chosen.outside]
+        return metrics.helstrom_crossfit(*states, strata=chosen.strata, seed=split.seed)
+
+    return measure
 
 
 def relative_measures(split: Split, views: Sequence[View], pairs: Pairs | None = None) -> dict[str, Measure]:

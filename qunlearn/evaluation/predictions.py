@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from qunlearn.data import Dataset, Split
 from qunlearn.errors import CorruptFileError, InputError, NumericalError
+from qunlearn.evaluation.reference import unseen, unseen_set
 from qunlearn.files import tensor_digest, write_bytes
 from qunlearn.models import angle_periods
 from qunlearn.quantum.layer import QuantumLayer
 from qunlearn.training.net import evaluating
 
 SETS = ("forget", "retain", "validation", "test", "holdout")
-STATE_SETS = ("forget", "retain", "test")
+OUTSIDE = "outside"  # the name of the unseen samples among the states
+STATE_SETS = ("forget", "retain", "test", OUTSIDE)
 STATE_SAMPLES = 256  # states are long: 2**qubits numbers a sample, kept for evenly spaced samples of a set
 STATE_QUBITS = 12
 BATCH = 1024
@@ -41,8 +43,8 @@ class Predictions:
         parameters: all parameters, flat ``(weights,)``, float64, in the order of ``named_parameters``.
         periods: ``(weights,)``; an angle's period in radians, ``inf`` for a weight that isn't periodic.
         states: by set the states of the model's circuit ``(m, 2**qubits)``, complex64, for the m samples at
-            `state_positions`; empty where the model has no circuit, one above 12 qubits, or one that is noisy or
-            runs on a backend.
+            `state_positions`; ``"outside"`` are samples that no model was trained on (`reference.unseen`). Empty where
+            the model has no circuit, one above 12 qubits, or one that is noisy or runs on a backend.
     """
 
     logits: Arrays
@@ -51,6 +53,11 @@ class Predictions:
     parameters: npt.NDArray[np.float64]
     periods: npt.NDArray[np.float64]
     states: Arrays
+
+    @property
+    def complete(self) -> bool:
+        """Whether they hold the states of unseen samples, if any; those that earlier versions kept do not."""
+        return not self.states or OUTSIDE in self.states
 
     def to_bytes(self) -> bytes:
         """A safetensors file that holds the hash of its content."""
@@ -110,8 +117,10 @@ def predict(model: nn.Module, split: Split) -> Predictions:
     same: dict[bytes, str] = {}
     first = {name: same.setdefault(ids[name].tobytes(), name) for name in SETS}
     runs = {name: sets[name] for name in same.values()}
+    outside = _spoilt(split)
+    first[OUTSIDE] = OUTSIDE if outside else first[unseen_set(split)]
     with evaluating(model):
-        logits, features = _run(model, _circuit(model), runs)
+        logits, features = _run(model, _circuit(model), runs | outside)
         states = _states(_circuit(model), {name: features[first[name]] for name in STATE_SETS} if features else {})
     return Predictions(
         logits={name: logits[first[name]] for name in SETS},
@@ -121,6 +130,12 @@ def predict(model: nn.Module, split: Split) -> Predictions:
         periods=_periods(model),
         states=states,
     )
+
+
+def _spoilt(split: Split) -> dict[str, Dataset]:
+    """The unseen samples, where their inputs were spoilt and are those of no set."""
+    data, clean = unseen(split).data, getattr(split, unseen_set(split))
+    return {} if torch.equal(data.x, clean.x) else {OUTSIDE: data}
 
 
 def _run(

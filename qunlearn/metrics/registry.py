@@ -73,6 +73,8 @@ def _attacks() -> Iterator[Metric]:
     yield Metric("uqi", line, "score", None, -2, 2)
     line = "AUC of forget samples against class-matched non-members by confidence (aim: the retrained models')"
     yield Metric("membership_auc", line, "share", None, 0, 1)
+    line = "Helstrom advantage, cross-fitted, of the forget set's states over unseen ones (aim: the retrained models')"
+    yield Metric("helstrom_forget", line, "score", None, -1, 1)
     line = "mean entropy of the predictions on the forget set (aim: the retrained models')"
     yield Metric("entropy_forget", line, "nats", None, 0, math.inf)
 

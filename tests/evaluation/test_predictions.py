@@ -131,7 +131,7 @@ def test_damaged_files_are_never_used(split: Split, tmp_path: Path) -> None:
 def test_states_are_those_of_the_circuit_on_what_enters_it(split: Split) -> None:
     model = nn.Sequential(nn.Linear(2, 2), *_hybrid(0))
     found = predict(model, split)
-    assert found.states.keys() == {"forget", "retain", "test"}
+    assert found.states.keys() == {"forget", "retain", "test", "outside"}
     layer = model[1]
     assert isinstance(layer, QuantumLayer)
     states = layer.state(model[0](split.test.x)).reshape(len(split.test), 4).detach().numpy()

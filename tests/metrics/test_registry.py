@@ -56,6 +56,7 @@ def test_ranges_hold_for_composites_and_distances(
         "oracle_distance": oracle_distance(list(one.values()), list(other.values())),
         "weight_distance": qm.weight_distance(a, b, periods),
         "state_fidelity_test": qm.state_fidelity(*states),
+        "helstrom_forget": qm.helstrom_crossfit(*states),
     }
     for name, value in found.items():
         assert METRICS[name].holds(value), (name, value)
@@ -64,7 +65,7 @@ def test_ranges_hold_for_composites_and_distances(
 def test_every_family_of_figures_has_its_range_tested_above() -> None:
     families = {
         "accuracy", "kl", "js", "agreement", "gap", "state", "tow", "weight", "uqi", "membership", "entropy",
-        "oracle",
+        "oracle", "helstrom",
     }  # fmt: skip
     assert {name.split("_")[0] for name in METRICS} == families
 

@@ -16,6 +16,7 @@ from qunlearn.evaluation.audit.bench import Bench, Case
 from qunlearn.evaluation.audit.deletion import class_deletion, confusion
 from qunlearn.evaluation.audit.distances import distances
 from qunlearn.evaluation.audit.finding import NAN, Audit, Figure, Finding
+from qunlearn.evaluation.audit.helstrom import helstrom
 from qunlearn.evaluation.audit.information import information
 from qunlearn.evaluation.audit.lira import check_pool, lira
 from qunlearn.evaluation.audit.membership import membership
@@ -66,6 +67,7 @@ AUDITS: dict[str, Family] = {
         Family("probes", probes, "forward passes, sixty small classifiers"),
         Family("confusion", confusion, "forward passes"),
         Family("information", information, "eighty training steps of the later layers, a stage"),
+        Family("helstrom", helstrom, "forward passes, six hundred small eigenvalue problems"),
         Family("distances", distances, "forward passes", frozenset({"retrained"})),
         Family("streisand", streisand, "forward passes"),
         Family("class_deletion", class_deletion, "forward passes"),

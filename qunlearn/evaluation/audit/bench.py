@@ -11,9 +11,10 @@ import numpy.typing as npt
 from torch import nn
 
 from qunlearn import metrics
-from qunlearn.data import Split, outsiders
+from qunlearn.data import Split
 from qunlearn.errors import UnsupportedError
 from qunlearn.evaluation.audit.subject import Subject, cannot_start_afresh, fresh_model
+from qunlearn.evaluation.reference import unseen
 from qunlearn.training.seeds import Seeds
 
 Floats = npt.NDArray[np.float64]
@@ -25,7 +26,7 @@ class Bench:
     """The material of many audits of one split.
 
     Args:
-        split: its sets; non-members are `outsiders`.
+        split: its sets; non-members are `reference.unseen`.
         original: the model before unlearning, or None.
         retrained: models trained without the forget set.
 
@@ -35,8 +36,7 @@ class Bench:
 
     def __init__(self, split: Split, original: nn.Module | None, retrained: Sequence[nn.Module]) -> None:
         self.split = split
-        # Where the holdout set stands for one that was trained on, the test set holds the non-members.
-        outside = outsiders(split, split.test if "holdout" in split.aliases else split.holdout)
+        outside = unseen(split)
         whole = {"forget": split.forget, "retain": split.retain, "test": split.test, "holdout": outside.data}
         self.sets = {name: data.select(_even(len(data))) for name, data in whole.items()}
         # The classes that samples really have, also where labels were corrupted.

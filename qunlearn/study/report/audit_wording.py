@@ -44,6 +44,9 @@ _MAIN: tuple[tuple[str, Measure, bool], ...] = (
      "Information on the forget set in the layers: 0 as in the retrained models, 1 as in the original."), False),
     (r"idi_holevo", Measure("", "Information difference (states)", "index",
      "The same in the quantum states, whatever is measured on them."), False),
+    (r"helstrom", Measure("", "Helstrom advantage", "score",
+     "What any measurement of the quantum states could tell of the forget set, fitted and scored on different samples: "
+     "0 for nothing, 1 for all."), True),
     (r"zrf", Measure("", "Zero-retrain forgetting", "score",
      "Likeness of the outputs on the forget set to those of an untrained model."), False),
     (r"streisand_auc", Measure("", "Streisand", "AUC",
@@ -62,6 +65,7 @@ _FAMILIES = (
     ("Probes", ("probe",)),
     ("Interclass confusion", ("confusion",)),
     ("Information", ("information", "idi", "holevo", "zrf")),
+    ("What any measurement of the states could tell", ("helstrom",)),
     ("Distances", ("distance",)),
     ("Streisand check", ("streisand",)),
     ("Class deletion", ("class_deletion",)),

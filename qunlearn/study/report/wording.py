@@ -115,7 +115,7 @@ FAMILIES = (
     ("Distance to the retrained models", ("oracle_distance", "kl_", "js_", "agreement_")),
     ("Traces of membership", ("membership", "entropy")),
     ("Scores", ("tow", "uqi")),
-    ("Weights and states", ("weight_distance", "state_fidelity")),
+    ("Weights and states", ("weight_distance", "state_fidelity", "helstrom")),
     ("Cost", ("gradient_evaluations", "circuit_evaluations", "hardware_circuits", "epochs", "seconds", "tuning_")),
 )
 _LETTERS = ("kl", "js", "uqi")
