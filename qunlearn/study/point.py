@@ -27,7 +27,7 @@ from qunlearn.training.loop import REVISION as LOOP_REVISION
 from qunlearn.training.replicas import obstacle
 from qunlearn.training.trace import Trace
 
-REVISION = 3  # of what a trial computes beside the method: raise it when evaluation changes results
+REVISION = 4  # of what a trial computes beside the method: raise it when evaluation changes results
 _COLUMNS = {"data.split_seed", "model.circuit", "model.qubits", "model.depth", "model.entanglement"} | {
     "model.encoder", "model.head", "data.dataset", "protocol"
 }  # fmt: skip

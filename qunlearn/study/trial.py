@@ -219,9 +219,9 @@ def _retrained(task: Task, split: Split, store: Store, folder: str) -> Made:
     return _outcome(task, figures, record, store.seconds("retrained", key), None)
 
 
-def _figures(task: Task, found: Predictions, store: Store, folder: str) -> dict[str, float]:
+def _figures(task: Task, found: Predictions, store: Store, folder: str) -> dict[str, float | str]:
     assert task.original is not None
-    return _judge(str(store.root), task.original, task.retrained, *_place(task), folder)(found)
+    return _judge(str(store.root), task.original, task.retrained, *_place(task), folder).row(found)
 
 
 def _said(task: Task, model: nn.Module, split: Split, store: Store, folder: str) -> Predictions:
@@ -258,7 +258,7 @@ def _predict(
 
 
 def _outcome(
-    task: Task, figures: dict[str, float], record: dict[str, Any], seconds: float, model: nn.Module | None
+    task: Task, figures: dict[str, float | str], record: dict[str, Any], seconds: float, model: nn.Module | None
 ) -> Made:
     """The row and the record; the model only if it is not one of those kept already."""
     counts = {name: record["counts"][name] for name in Counts.__dataclass_fields__}
@@ -290,7 +290,9 @@ def _predictions(root: str, kind: Kind, key: str, settings: str, request: str, f
     """What an original or a retrained model says in a cell; those of retrained models are kept with them."""
     cell, store = json.loads(settings), Store(root)
     if kind == "retrained" and trained(cell) == cell:
-        return Predictions.load(store.folder("retrained", key) / PREDICTIONS)
+        kept = Predictions.load(store.folder("retrained", key) / PREDICTIONS)
+        if kept.complete:
+            return kept
     split = split_of(cell, json.loads(request), folder)
     return _predict(restore(cell, kind, key, split, store), cell, json.loads(request), kind, key, split)
 

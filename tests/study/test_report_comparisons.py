@@ -25,6 +25,7 @@ from qunlearn.study.report.ranks import rank_alt, rank_figure, ranks, task_table
 from qunlearn.study.report.something import something
 from qunlearn.study.report.story import tell
 from qunlearn.study.report.style import drawing, marks
+from qunlearn.study.report.verdicts import verdicts
 from qunlearn.study.report.views import views
 from tests.study.report_frames import MANY, made
 
@@ -230,6 +231,30 @@ def test_an_epsilon_of_an_estimate_never_reaches_the_guarantees(study: Material)
     assert "certified-newton" not in {row[0] for row in found.guarantees.rows}
     plain = dataclasses.replace(study, records=study.records.assign(certificate=None))
     assert certificates(plain) is None
+
+
+def test_verdicts_are_counted_by_method_and_request(study: Material) -> None:
+    assert verdicts(study) is None
+    assert 'id="verdicts"' not in render(study, views(study), ())
+    records = study.records.assign(verdict="")
+    assert verdicts(dataclasses.replace(study, records=records)) is None
+    rows = records.index[(records["method"] == "scrub") & (records["request"] == "5 %")]
+    records.loc[rows, "verdict"] = "suppresses"
+    records.loc[rows[:2], "verdict"] = "erases"
+    records.loc[records["method"] == "none", "verdict"] = "neither"
+    judged = dataclasses.replace(study, records=records)
+    found = verdicts(judged)
+    assert found is not None
+    assert found.heads == ("method", "forget", "erases", "suppresses", "undecided", "neither")
+    table = {row[:2]: row[2:] for row in found.rows}
+    assert table["scrub", "5 %"] == ("2", str(len(rows) - 2), "0", "0")
+    untouched = records[(records["method"] == "none") & (records["request"] == "5 %")]
+    assert {row[1] for row in found.rows} == set(study.requests)
+    assert ("0", "0", "0", str(len(untouched))) in table.values()
+    assert len(table) == 1 + len(study.requests)
+    page = render(judged, views(judged), ())
+    assert 'href="#verdicts"' in page
+    assert "Models by verdict" in page
 
 
 def test_epsilons_that_differ_are_given_as_a_range(study: Material) -> None:

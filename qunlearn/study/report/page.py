@@ -21,6 +21,7 @@ from qunlearn.study.report.something import something
 from qunlearn.study.report.story import counted, tell
 from qunlearn.study.report.tables import summarise
 from qunlearn.study.report.tabling import Group, Plain, Row, Table, row_of, table_of
+from qunlearn.study.report.verdicts import verdicts
 from qunlearn.study.report.views import View, slug
 from qunlearn.study.report.wording import MAIN, Measure, axis_name, families, setting_name
 
@@ -70,6 +71,7 @@ def render(
         audits=[audit_part(own, number) for number, own in enumerate(audits, start=1)],
         controls=[told for own in audits if (told := control_told(own))],
         comparisons=comparisons(material, found, ranking),
+        verdicts=verdicts(material),
         certificates=certificates(material),
         training=training_table(trained) if trained else None,
         training_told=verdict(trained) if trained else "",
