@@ -44,7 +44,7 @@ class SensitivityNoise(GradientMethod):
     budgets.
 
     **The budget B is no privacy guarantee.** The source calls it epsilon, but more of it means more noise,
-    sensitivities are those of single models and not bounds, and no epsilon of differential privacy follows.
+    sensitivities are those of one model and no bounds, and no epsilon of differential privacy follows.
 
     In the source only the method itself is repaired, and its rivals are not. ``noise`` gives these the same repair:
     ``"uniform"`` (the same budget B / n for every sample, with its c), ``"once"`` (one draw of width `deviation`),
@@ -62,7 +62,7 @@ class SensitivityNoise(GradientMethod):
         "sensitivity", "what sets its width", choices=("sensitivity", "uniform", "once", "none")
     )
     budget: float = hyper(
-        1.0, "B, radians dealt out among the forget samples; no privacy budget", low=0, search=(0.3, 30)
+        1.0, "B, radians dealt out among the forget samples; no privacy budget", low=0, search=(0.1, 10.0)
     )
     deviation: float = hyper(0.3, "once: standard deviation of the noise, radians", low=0)
 
