@@ -16,6 +16,7 @@ from qunlearn.methods.certificate import Guarantee
 from qunlearn.methods.certified_newton import CertifiedNewton
 from qunlearn.methods.certified_removal import CertifiedRemoval
 from qunlearn.methods.cf_k import CFK
+from qunlearn.methods.channel_forgetting import ChannelForgetting
 from qunlearn.methods.distribution_guided import DistributionGuided
 from qunlearn.methods.eu_k import EUK
 from qunlearn.methods.fine_tune import FineTune
@@ -47,6 +48,7 @@ from qunlearn.methods.scrub import Scrub
 from qunlearn.methods.sensitivity_noise import SensitivityNoise
 from qunlearn.methods.sisa import Sisa
 from qunlearn.methods.ssd import SSD
+from qunlearn.methods.state_erasure import StateErasure
 from qunlearn.methods.task import Record, Task, Unlearned, Work
 from qunlearn.methods.unlearn import unlearn
 from qunlearn.methods.unsir import UNSIR
@@ -67,6 +69,7 @@ __all__ = [
     "BoundaryShrink",
     "CertifiedNewton",
     "CertifiedRemoval",
+    "ChannelForgetting",
     "DistributionGuided",
     "FineTune",
     "FisherForgetting",
@@ -94,6 +97,7 @@ __all__ = [
     "Scrub",
     "SensitivityNoise",
     "Sisa",
+    "StateErasure",
     "Task",
     "Unlearned",
     "Work",

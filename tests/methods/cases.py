@@ -37,10 +37,17 @@ def make_task(*, seed: int = 0, forget_class: int | None = None, retain: int = 3
 
 
 # What makes a method quick, beside few epochs.
-QUICK: dict[str, dict[str, Any]] = {"sisa": {"shards": 2, "slices": 2}}
+QUICK: dict[str, dict[str, Any]] = {
+    "sisa": {"shards": 2, "slices": 2},
+    "state-erasure": {"repair": 2},
+    "channel-forgetting": {"epochs": 2, "wires": 1},
+}
 CLASSES_ONLY = frozenset({"unsir"})  # methods that serve requests to delete whole classes alone
 # Their originals are made of a hybrid model's parts, or they edit a circuit.
-HYBRID_ONLY = frozenset({"certified-removal", "kernel-downdate", "observable-edit", "sensitivity-noise"})
+HYBRID_ONLY = frozenset({"certified-removal", "kernel-downdate", "observable-edit", "sensitivity-noise"}) | {
+    "channel-forgetting", "state-erasure",
+}  # fmt: skip
+REUPLOADING = frozenset({"state-erasure"})  # methods that move what acts between two encodings
 
 
 def quick(name: str, **settings: Any) -> Method:
@@ -72,11 +79,16 @@ def plain_model(seed: int = 0, classes: int = 3) -> nn.Sequential:
         return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, classes)).double()
 
 
-def hybrid_model(seed: int = 0) -> HybridClassifier:
-    """The shallow Iris model of Crivoi & Ionescu 2025 in float64."""
-    circuit = load_circuit("ring-cz", qubits=4, depth=2)
+def hybrid_model(seed: int = 0, *, reupload: bool = False) -> HybridClassifier:
+    """The shallow Iris model of Crivoi & Ionescu 2025 in float64; or with its angles encoded before every layer."""
+    circuit = load_circuit("ring-cz", qubits=4, depth=2, reupload=reupload)
     generator = torch.Generator().manual_seed(seed)
     return HybridClassifier(circuit, 3, dtype=torch.float64, generator=generator)
+
+
+def hybrid_for(name: str) -> HybridClassifier:
+    """`hybrid_model` as the method needs it."""
+    return hybrid_model(reupload=name in REUPLOADING)
 
 
 class Ignoring(nn.Module):

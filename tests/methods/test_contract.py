@@ -24,6 +24,7 @@ from tests.methods.cases import (
     HYBRID_ONLY,
     Ignoring,
     blobs,
+    hybrid_for,
     hybrid_model,
     make_task,
     original_for,
@@ -82,7 +83,7 @@ def unlearned(name: str, model: nn.Module, task: Task | None = None, *, seed: in
     ("name", "kind"), [(name, kind) for name in NAMES for kind in MODELS if kind == "hybrid" or name not in HYBRID_ONLY]
 )
 def test_the_given_model_and_data_are_left_alone(name: str, kind: str) -> None:
-    model, task = original_for(quick(name), MODELS[kind](), task_for(name))
+    model, task = original_for(quick(name), hybrid_for(name) if kind == "hybrid" else MODELS[kind](), task_for(name))
     before, mode = fingerprint(model), model.training
     data = [t.clone() for d in (task.forget, task.retain) for t in (d.x, d.y, d.ids)]
     gradients = [p.grad for p in model.parameters()]
@@ -104,7 +105,7 @@ def test_the_given_model_and_data_are_left_alone(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(name: str) -> None:
     method = quick(name, **({"batch_size": 8} if name in GRADIENT else {}))
-    model, task = original_for(method, hybrid_model(), dataclasses.replace(task_for(name), validation=None))
+    model, task = original_for(method, hybrid_for(name), dataclasses.replace(task_for(name), validation=None))
     first, again, other = (fingerprint(method(model, task, seed=seed).model) for seed in (1, 1, 2))
     assert first == again
     assert name in ONE_BATCH or (first == other) == (name in NOTHING_RANDOM)
@@ -113,7 +114,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(name: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_record_is_complete_json(name: str) -> None:
     method = quick(name)
-    model, task = original_for(method, hybrid_model(), task_for(name))
+    model, task = original_for(method, hybrid_for(name), task_for(name))
     record = method(model, task, seed=3).record
     table = json.loads(json.dumps(record.to_dict()))
     assert set(table) == {field.name for field in dataclasses.fields(record)}
@@ -128,7 +129,7 @@ def test_the_record_is_complete_json(name: str) -> None:
         # A max epoch and a min epoch in turn, of which the min epoch counts; amnesiac's model before its repair, but
         # not the model between noise and repair.
         special = {"scrub": [0, 2, 4], "unsir": [0, 2, 4], "relative-ascent": [0, 2, 4], "amnesiac": [0, 1, 2, 3]}
-        epochs = {**special, "sensitivity-noise": [0, 2, 3]}.get(name, [0, 1, 2])
+        epochs = {**special, "sensitivity-noise": [0, 2, 3], "state-erasure": [0, 3, 4]}.get(name, [0, 1, 2])
         assert [c["epoch"] for c in table["candidates"]] == epochs
         assert 0 <= table["chosen"] < len(epochs)
         assert all(torch.isfinite(torch.tensor(entry["loss"])) for entry in table["history"])
@@ -137,7 +138,7 @@ def test_the_record_is_complete_json(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_second_request_removes_is_added_to_the_first(name: str) -> None:
     method = quick(name)
-    model, task = original_for(method, hybrid_model(), task_for(name))
+    model, task = original_for(method, hybrid_for(name), task_for(name))
     once = method(model, task)
     gone = task.retain.y == 0 if name in CLASSES_ONLY else torch.arange(len(task.retain)) < 3
     trace = getattr(once.model, "trace", None)
@@ -159,7 +160,7 @@ def spoiled(task: Task) -> list[tuple[Task, str]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_empty_and_overlapping_sets_are_refused(name: str) -> None:
-    model, given = original_for(quick(name), hybrid_model(), task_for(name))
+    model, given = original_for(quick(name), hybrid_for(name), task_for(name))
     for task, message in spoiled(given):
         with pytest.raises(InputError, match=message):
             quick(name)(model, task)
@@ -170,14 +171,14 @@ def test_what_a_method_needs_is_asked_for_before_any_work(name: str) -> None:
     for need in sorted(available()[name].needs - {"forget", "retain"}):
         lacking: dict[str, Any] = {need: None}
         with pytest.raises(InputError, match=f"expected a task with a {need} for {name}"):
-            quick(name)(hybrid_model(), dataclasses.replace(task_for(name), **lacking))
+            quick(name)(hybrid_for(name), dataclasses.replace(task_for(name), **lacking))
     assert available()[name].needs <= {"forget", "retain", "validation", "request", "recipe", "trace"}
 
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_divergence_is_an_error_that_holds_the_last_good_state(name: str) -> None:
     method = quick(name, epochs=4, learning_rate=1e308)
-    start = hybrid_model() if name in HYBRID_ONLY else plain_model()
+    start = hybrid_for(name) if name in HYBRID_ONLY else plain_model()
     model, task = original_for(method, start, dataclasses.replace(task_for(name), validation=None))
     with pytest.raises(DivergedError, match="lower learning_rate") as caught:
         method(model, task)
@@ -241,7 +242,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_equal_hand_counts(name: str) -> None:
-    counts = unlearned(name, hybrid_model(), make_task(), epochs=1, batch_size=32).record.counts
+    counts = unlearned(name, hybrid_for(name), make_task(), epochs=1, batch_size=32).record.counts
     gradients, circuits = COUNTS[name]
     assert (counts.gradient_evaluations, counts.circuit_evaluations) == (gradients, circuits)
     # The shift rule takes two circuits for each of the 24 weights. An input's derivative takes two for each of the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from qunlearn.training.loop import DivergedError
 from qunlearn.training.net import Net
 from qunlearn.training.phases import Batch, Memo, Phase
 from qunlearn.training.replicas import obstacle
-from tests.methods.cases import blobs, hybrid_model, make_task, original_for, plain_model, task_for
+from tests.methods.cases import REUPLOADING, blobs, hybrid_model, make_task, original_for, plain_model, task_for
 from tests.training.cases import norm_model
 
 SEEDS = (3, 0, 8)
@@ -43,6 +44,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"name": "boundary-shrink", "retain_weight": 1.0},
     {"name": "boundary-expand", "retain_weight": 1.0},
     {"name": "head-only", "retain": "teacher"},
+    {"name": "state-erasure", "objective": "helstrom", "hold_weight": 0.5},
 ]
 
 
@@ -50,14 +52,14 @@ def words(settings: dict[str, Any]) -> str:
     return "-".join(str(value) for value in settings.values())
 
 
-def deep_model(seed: int = 0) -> HybridClassifier:
+def deep_model(seed: int = 0, *, reupload: bool = False) -> HybridClassifier:
     """Batch norm and dropout behind a small circuit."""
-    return hybrid(seed, head="deep")
+    return hybrid(seed, reupload=reupload, head="deep")
 
 
-def hybrid(seed: int, **settings: Any) -> HybridClassifier:
+def hybrid(seed: int, *, reupload: bool = False, **settings: Any) -> HybridClassifier:
     qubits = 2 if "encoder" in settings else 4
-    circuit = load_circuit("ring-cz", qubits=qubits, depth=1)
+    circuit = load_circuit("ring-cz", qubits=qubits, depth=2 if reupload else 1, reupload=reupload)
     return HybridClassifier(circuit, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed), **settings)
 
 
@@ -135,10 +137,12 @@ def compare(settings: dict[str, Any], make: Callable[[int], nn.Module], task: Ta
 @pytest.mark.parametrize("make", [hybrid_model, deep_model], ids=["shallow", "deep"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=words)
 def test_every_gradient_method_gives_the_same_together_and_alone(
-    settings: dict[str, Any], make: Callable[[int], nn.Module]
+    settings: dict[str, Any], make: Callable[..., nn.Module]
 ) -> None:
     task = task_for(settings["name"])
     task = task if "rewind" in settings else dataclasses.replace(task, validation=None)
+    if settings["name"] in REUPLOADING:
+        make = functools.partial(make, reupload=True)
     compare(settings, make, decaying(task))
 
 
