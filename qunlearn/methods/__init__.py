@@ -8,6 +8,7 @@ True
 from qunlearn.methods.adaprob import AdaProb
 from qunlearn.methods.adv_uniform import AdvUniform
 from qunlearn.methods.amnesiac import Amnesiac
+from qunlearn.methods.angle_dampening import AngleDampening
 from qunlearn.methods.bad_teacher import BadTeacher
 from qunlearn.methods.base import Method
 from qunlearn.methods.boundary_expand import BoundaryExpand
@@ -18,6 +19,7 @@ from qunlearn.methods.certified_removal import CertifiedRemoval
 from qunlearn.methods.cf_k import CFK
 from qunlearn.methods.channel_forgetting import ChannelForgetting
 from qunlearn.methods.distribution_guided import DistributionGuided
+from qunlearn.methods.entangler_cut import EntanglerCut
 from qunlearn.methods.eu_k import EUK
 from qunlearn.methods.fine_tune import FineTune
 from qunlearn.methods.fisher_forgetting import FisherForgetting
@@ -31,7 +33,9 @@ from qunlearn.methods.jit import JiT
 from qunlearn.methods.kernel_downdate import KernelDowndate
 from qunlearn.methods.l1_sparse import L1Sparse
 from qunlearn.methods.langevin import Langevin
+from qunlearn.methods.layer_reset import LayerReset
 from qunlearn.methods.lca import LCA
+from qunlearn.methods.natural_ascent import NaturalAscent
 from qunlearn.methods.neggrad_plus import NegGradPlus
 from qunlearn.methods.noisy_fine_tune import NoisyFineTune
 from qunlearn.methods.none import NoUnlearning
@@ -64,6 +68,7 @@ __all__ = [
     "AdaProb",
     "AdvUniform",
     "Amnesiac",
+    "AngleDampening",
     "BadTeacher",
     "BoundaryExpand",
     "BoundaryShrink",
@@ -71,6 +76,7 @@ __all__ = [
     "CertifiedRemoval",
     "ChannelForgetting",
     "DistributionGuided",
+    "EntanglerCut",
     "FineTune",
     "FisherForgetting",
     "FisherPenalty",
@@ -83,7 +89,9 @@ __all__ = [
     "KernelDowndate",
     "L1Sparse",
     "Langevin",
+    "LayerReset",
     "Method",
+    "NaturalAscent",
     "NegGradPlus",
     "NoUnlearning",
     "NoisyFineTune",

@@ -55,9 +55,7 @@ class GradientMethod(Method):
 
     def rule(self, task: Task) -> Rule:
         """Which epoch is kept: the protocol's rule, the same for every method."""
-        if task.validation is None:
-            return keep_last
-        return keep_accuracy if task.protocol == "published" else keep_forgotten
+        return rule_of(task)
 
     def run(self, model: nn.Module, task: Task, work: Work) -> nn.Module:
         """Runs the phases and returns the model at the epoch that the rule keeps."""
@@ -164,6 +162,13 @@ class GradientMethod(Method):
             batch_size=base.batch_size if self.batch_size is None else self.batch_size,
             patience=self.patience,
         )
+
+
+def rule_of(task: Task) -> Rule:
+    """The rule of the task's protocol; without a validation set, the last epoch."""
+    if task.validation is None:
+        return keep_last
+    return keep_accuracy if task.protocol == "published" else keep_forgotten
 
 
 def _written(out: Outcome | DivergedError, work: Work) -> nn.Module | NumericalError:

@@ -11,7 +11,7 @@ from qunlearn.quantum.gates import GATES, GateSpec, gate
 from qunlearn.quantum.layer import QuantumLayer, weight_periods
 from qunlearn.quantum.liveness import dead_weights, live_gates
 from qunlearn.quantum.noise import CHANNELS, NoiseModel, Strike
-from qunlearn.quantum.states import fidelity, meyer_wallach, purity, reduced_state
+from qunlearn.quantum.states import concurrence, fidelity, meyer_wallach, purity, reduced_state
 
 __all__ = [
     "CHANNELS",
@@ -30,6 +30,7 @@ __all__ = [
     "QuantumLayer",
     "Strike",
     "available_cards",
+    "concurrence",
     "dead_weights",
     "expectations",
     "fidelity",

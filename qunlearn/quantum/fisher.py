@@ -125,6 +125,11 @@ def overlap_circuits(circuit: Circuit, blocks: Blocks) -> int:
     return sum(size + 2 * size * (size - 1) for size in sizes)
 
 
+def shifted_states(circuit: Circuit) -> int:
+    """How many states beside its own the derivatives of one sample's state take here."""
+    return sum(len(turn.terms) for turn in _unfolded(circuit)[1])
+
+
 def _block(circuit: Circuit, features: Tensor, weights: Tensor, group: Sequence[int], diagonal: bool) -> Tensor:
     """The sum over samples of the metric of some weights, ``(group, group)``."""
     states = engines.state(circuit, features, weights).flatten(1)

@@ -37,7 +37,9 @@ NAMES = list(available())
 GRADIENT = [name for name, cls in available().items() if issubclass(cls, GradientMethod)]
 # Closed forms, and what draws in training alone; then those whose forget samples are one batch, the same but for
 # rounding in any order.
-NOTHING_RANDOM = {"none", "ssd", "influence", "kernel-downdate", "sisa", "observable-edit"}
+NOTHING_RANDOM = {"none", "ssd", "influence", "kernel-downdate", "sisa", "observable-edit"} | {
+    "angle-dampening", "natural-ascent",
+}  # fmt: skip
 ONE_BATCH = {"gradient-ascent", "fisher-penalty", "boundary-shrink", "distribution-guided"}
 
 
@@ -226,6 +228,8 @@ COUNTS = {
     "boundary-shrink": (6 + 6, 6 + 6 + 6 + 48),
     # l1-sparse: as fine-tune; a penalty costs no sample.
     "l1-sparse": (30, 30 + 48),
+    # layer-reset: as fine-tune; drawing costs no sample.
+    "layer-reset": (30, 30 + 48),
     # npo: the original's outputs on the forget set (6), then a batch of both.
     "npo": (36, 6 + 36 + 48),
     # salun: the saliency of 6 forget samples, a look at the number of classes (1), and a mixed epoch.
