@@ -39,13 +39,14 @@ def make_task(*, seed: int = 0, forget_class: int | None = None, retain: int = 3
 # What makes a method quick, beside few epochs.
 QUICK: dict[str, dict[str, Any]] = {
     "sisa": {"shards": 2, "slices": 2},
+    "natural-ascent": {"epochs": 2},
     "state-erasure": {"repair": 2},
     "channel-forgetting": {"epochs": 2, "wires": 1},
 }
 CLASSES_ONLY = frozenset({"unsir"})  # methods that serve requests to delete whole classes alone
 # Their originals are made of a hybrid model's parts, or they edit a circuit.
 HYBRID_ONLY = frozenset({"certified-removal", "kernel-downdate", "observable-edit", "sensitivity-noise"}) | {
-    "channel-forgetting", "state-erasure",
+    "angle-dampening", "channel-forgetting", "entangler-cut", "layer-reset", "natural-ascent", "state-erasure",
 }  # fmt: skip
 REUPLOADING = frozenset({"state-erasure"})  # methods that move what acts between two encodings
 
