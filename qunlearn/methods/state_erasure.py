@@ -52,8 +52,9 @@ class StateErasure(GradientMethod):
     best measurement between both sides, fitted on one half of the batch, scored on the other, held while it is
     differentiated. States of circuits with noise, shots or a backend are those that they would have without.
 
-    Cost: two circuits a retain sample and epoch (three with eta) beside the two of the loss's derivative; on hardware
-    overlaps take a compute-uncompute circuit each.
+    Cost: an erasing epoch differentiates three samples for each of the retain set (its loss, and the states of a forget
+    sample and of a neighbour; four with eta), all counted as forwards of the model; a repairing one as fine-tuning. On
+    hardware each overlap is a circuit that runs one sample's gates and then the other's backwards.
 
     Source: new here. That angles behind the encoding keep all fidelities is elementary; the cross-fitted advantage is
         Helstrom's 1969, estimated as in `qunlearn.metrics`.
