@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast, get_args
 
 import typer
 
@@ -50,26 +50,36 @@ def run(
     study: Annotated[Path, typer.Argument(help="A study file, or the results folder of one, to go on with it.")],
     out: Annotated[Path | None, typer.Option(help="Results folder; runs/NAME where not given.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes.")] = None,
-    on: Annotated[str, typer.Option(help="Where the workers are; local is this machine.")] = "local",
+    on: Annotated[str, typer.Option(help="Where the workers are: local (this machine) or dask (a cluster).")] = "local",
+    dask_scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler that runs; [cluster] starts one if none.")
+    ] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show size and time, and do nothing else.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
 ) -> None:
     """Run a study, or what is left of it, and write its report."""
-    from qunlearn.study.runner import run_study
+    from qunlearn.study.runner import Place, run_study
 
-    if on != "local":
-        raise UnknownNameError("place to run", on, ["local"])
+    if on not in get_args(Place):
+        raise UnknownNameError("place to run", on, get_args(Place))
     config, root = _study(study, out, changes or [])
     if plan:
         _show_plan(config, workers)
         return
     resume = f"qunlearn run {shlex.quote(str(root))}"
-    try:
-        finished = run_study(config, root, workers=workers, retry_failed=retry_failed, say=_say)
-    except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted; what was finished is kept. Go on with: {resume}")
-        raise typer.Exit(130) from None
+    if on == "dask":
+        resume += " --on dask" + (f" --dask-scheduler {shlex.quote(dask_scheduler)}" if dask_scheduler else "")
+    with _kept(resume, "finished"):
+        finished = run_study(
+            config,
+            root,
+            workers=workers,
+            retry_failed=retry_failed,
+            on=cast("Place", on),
+            scheduler=dask_scheduler,
+            say=_say,
+        )
     _say_baselines(root)
     if finished.report is not None:
         typer.echo(f"Report: {finished.report}")
@@ -373,14 +383,14 @@ def _hardware(command: str, folder: Path) -> str:
 
 
 @contextmanager
-def _kept(again: str) -> Iterator[None]:
+def _kept(again: str, what: str = "done") -> Iterator[None]:
     """Say how to go on where the service is away, or Ctrl-C was pressed; what was done is kept."""
     from qunlearn.errors import ServiceError
 
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted; what was done is kept. Go on with: {again}")
+        typer.echo(f"\nInterrupted; what was {what} is kept. Go on with: {again}")
         raise typer.Exit(130) from None
     except ServiceError as error:
         typer.echo(f"Error: {error}", err=True)

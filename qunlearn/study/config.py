@@ -142,6 +142,27 @@ class RunConfig(Section):
     workers: Positive | None = Field(None, description="worker processes; cores divided by threads where not given")
 
 
+class ClusterConfig(Section):
+    """Workers of `qunlearn run --on dask`, where no running scheduler is named; no figure depends on them."""
+
+    system: Literal["local", "slurm", "pbs", "lsf"] = Field(
+        "local", description='who starts them: "local": this machine; or a queueing system, by jobs'
+    )
+    jobs: Positive = Field(1, description="jobs to ask for")
+    workers: Positive = Field(1, description="worker processes of a job, each with `run.threads` cores")
+    memory: str = Field("4GB", description="memory of a job")
+    walltime: str | None = Field(None, description='longest time of a job, such as "02:00:00"; the system\'s own')
+    queue: str | None = Field(None, description="queue or partition; the system's own")
+    account: str | None = Field(None, description="account (lsf: project) that pays; the system's own")
+    interface: str | None = Field(None, description='network interface that all machines share, such as "ib0"')
+    setup: list[str] = Field(
+        default_factory=list, description="shell lines before a worker starts: modules to load, an environment"
+    )
+    options: list[str] = Field(
+        default_factory=list, description='further options of a job, such as "--gres=gpu:1" for slurm'
+    )
+
+
 class NoiseConfig(Section):
     """Noise of the circuits; there is none unless a strength is above 0, or a device or relaxation times are given."""
 
@@ -252,6 +273,7 @@ class Settings(Section):
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     tuning: TuningConfig = Field(default_factory=lambda: TuningConfig())
     run: RunConfig = Field(default_factory=lambda: RunConfig())
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())
     noise: NoiseConfig = Field(default_factory=lambda: NoiseConfig())
     audit: AuditConfig = Field(default_factory=lambda: AuditConfig())
     plugins: PluginsConfig = Field(default_factory=lambda: PluginsConfig())
@@ -296,9 +318,9 @@ class Settings(Section):
         """The settings as JSON data, in the order of the file, with every default filled in.
 
         But of noise, audits, and some keys of other tables only what is set: a study without them is what it was
-        before they could be.
+        before they could be. Nothing of the cluster, on which nothing depends.
         """
-        data: dict[str, Any] = json.loads(self.model_dump_json())
+        data: dict[str, Any] = json.loads(self.model_dump_json(exclude={"cluster"}))
         for table in ("noise", "audit"):
             data[table] = json.loads(getattr(self, table).model_dump_json(exclude_defaults=True))
             if not data[table]:

@@ -8,7 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,6 +43,11 @@ def cores() -> int:
 
 class Executor(Protocol):
     """Whatever can run tasks."""
+
+    @property
+    def workers(self) -> int:
+        """How many units it runs at once."""
+        ...
 
     def run(self, units: Sequence[Unit], finished: AbstractSet[str], failed: AbstractSet[str]) -> Iterator[Outcome]:
         """Run the units, each after the tasks that it needs, and give the outcome of every wanted task as it comes.
@@ -108,11 +113,56 @@ class _Worker:
         answers.put((self, ""))
 
 
-class LocalPool:
-    """Worker processes on this machine, each with a fixed number of threads."""
+class Ledger:
+    """The units that wait, and the keys of the tasks that have ended."""
 
-    def __init__(self, store: Store, folder: Path, *, workers: int, threads: int, modules: Sequence[str] = ()) -> None:
-        self.store, self.workers = store, workers
+    def __init__(self, units: Iterable[Unit], finished: AbstractSet[str], failed: AbstractSet[str]) -> None:
+        self.waiting, self._done, self._failed = list(units), set(finished), set(failed)
+        self._seen = -1  # so many failures when units were last looked through for what they need
+
+    def note(self, outcome: Outcome) -> None:
+        """Take note of how a task ended."""
+        (self._done if outcome.status == "done" else self._failed).add(outcome.task.key)
+
+    def ready(self) -> Iterator[Unit]:
+        """The units that wait for nothing more, in order."""
+        for unit in self.waiting:
+            if self._done >= unit.needs and all(key in self._done or key in self._failed for key in unit.after):
+                yield unit
+
+    def give_up(self) -> list[tuple[Task, str]]:
+        """Leave out the tasks that need a failed one, each with the reason; the others of their units do without."""
+        if self._seen == len(self._failed):
+            return []
+        self._seen, found = len(self._failed), []
+        for index, unit in enumerate(self.waiting):
+            lost = unit.lost(self._failed)
+            for task in (task for task in unit.left if task.key in lost):
+                needed = next(key for key in task.needs if key in self._failed)
+                found.append((task, f"a task that it needs failed ({needed})"))
+            self.waiting[index] = unit.without(lost)
+        self.waiting = [unit for unit in self.waiting if unit.wanted]
+        return found
+
+    def stuck(self) -> QunlearnError:
+        """What to raise where units wait for what nobody does."""
+        return QunlearnError(f"expected what {self.waiting[0].key} needs among the tasks")
+
+
+class LocalPool:
+    """Worker processes on this machine, each with a fixed number of threads; what they print goes to a file `log`."""
+
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        *,
+        workers: int,
+        threads: int,
+        modules: Sequence[str] = (),
+        log: str = "workers.log",
+    ) -> None:
+        self.store, self.workers, self._log = store, workers, store.root / log
         self._greeting = {
             "root": str(store.root.resolve()),
             "folder": str(folder),
@@ -120,78 +170,73 @@ class LocalPool:
             "modules": list(modules),
         }
         self._answers: queue.Queue[tuple[_Worker, str]] = queue.Queue()
+        self._pool: list[_Worker] = []
         self._tries: dict[str, int] = {}
 
     def run(self, units: Sequence[Unit], finished: AbstractSet[str], failed: AbstractSet[str]) -> Iterator[Outcome]:
         """See `Executor`. Units earlier in the list start earlier."""
-        waiting, ended = list(units), {"done": set(finished), "failed": set(failed)}
-        pool: list[_Worker] = []
-        with open(self.store.root / "workers.log", "a", encoding="utf-8") as log:
-            try:
-                pool += [self._start(log) for _ in range(min(self.workers, len(waiting)))]
-                while waiting or any(worker.unit for worker in pool):
-                    found = self._give_up(waiting, ended["failed"])
-                    self._hand_out(pool, waiting, ended["done"], ended["failed"])
-                    if any(worker.unit for worker in pool):
-                        found += self._next(pool, waiting, log)
-                    elif waiting and not found:
-                        raise QunlearnError(f"expected what {waiting[0].key} needs among the tasks")
-                    for outcome in found:
-                        ended[outcome.status].add(outcome.task.key)
-                        yield outcome
-            finally:
-                for worker in pool:
-                    worker.stop()
+        try:
+            yield from self.work(units, finished, failed)
+        finally:
+            self.close()
+
+    def work(self, units: Sequence[Unit], finished: AbstractSet[str], failed: AbstractSet[str]) -> Iterator[Outcome]:
+        """As `run`, with worker processes that stay until `close`, for the units to come."""
+        ledger = Ledger(units, finished, failed)
+        with open(self._log, "a", encoding="utf-8") as log:
+            while len(self._pool) < min(self.workers, len(ledger.waiting)):
+                self._pool.append(self._start(log))
+            while ledger.waiting or any(worker.unit for worker in self._pool):
+                found = [self._failed(task, reason) for task, reason in ledger.give_up()]
+                self._hand_out(ledger)
+                if any(worker.unit for worker in self._pool):
+                    found += self._next(ledger, log)
+                elif ledger.waiting and not found:
+                    raise ledger.stuck()
+                for outcome in found:
+                    ledger.note(outcome)
+                    yield outcome
+
+    def close(self) -> None:
+        """End the processes now; what they had not finished is left undone."""
+        for worker in self._pool:
+            worker.stop()
+        self._pool.clear()
 
     def _start(self, log: IO[str]) -> _Worker:
         return _Worker(self._greeting, log, self._answers)
 
-    def _hand_out(self, pool: list[_Worker], waiting: list[Unit], done: set[str], failed: set[str]) -> None:
-        for worker in pool:
-            if worker.unit is not None:
-                continue
-            ready = next(
-                (unit for unit in waiting if done >= unit.needs and all(k in done or k in failed for k in unit.after)),
-                None,
-            )
-            if ready is not None:
-                waiting.remove(ready)
-                worker.give(ready)
-
-    def _give_up(self, waiting: list[Unit], failed: set[str]) -> list[Outcome]:
-        """Leave out the tasks that need a failed one; the others of their units do without them."""
-        found = []
-        for index, unit in enumerate(waiting):
-            lost = unit.lost(failed)
-            for task in (task for task in unit.left if task.key in lost):
-                needed = next(key for key in task.needs if key in failed)
-                found.append(self._failed(task, f"a task that it needs failed ({needed})"))
-            waiting[index] = unit.without(lost)
-        waiting[:] = [unit for unit in waiting if unit.wanted]
-        return found
+    def _hand_out(self, ledger: Ledger) -> None:
+        for worker in self._pool:
+            if worker.unit is None and (unit := next(ledger.ready(), None)) is not None:
+                ledger.waiting.remove(unit)
+                worker.give(unit)
 
     def _failed(self, task: Task, message: str) -> Outcome:
         self.store.save_failure(task, message, "")
         return Outcome(task, "failed", message)
 
-    def _next(self, pool: list[_Worker], waiting: list[Unit], log: IO[str]) -> list[Outcome]:
+    def _answer(self) -> tuple[_Worker, str]:
+        """The next line that a worker says, with who says it."""
+        return self._answers.get()
+
+    def _next(self, ledger: Ledger, log: IO[str]) -> list[Outcome]:
         """What the next line of a worker says; its end, if it has died."""
-        worker, line = self._answers.get()
-        if worker not in pool:
+        worker, line = self._answer()
+        if worker not in self._pool:
             return []
         if not line:
             worker.stop()
-            pool[pool.index(worker)] = self._start(log)
-            return self._after_death(worker.unit, worker.process.returncode, waiting) if worker.unit else []
+            self._pool[self._pool.index(worker)] = self._start(log)
+            return self._after_death(worker.unit, worker.process.returncode, ledger) if worker.unit else []
         answer = json.loads(line)
         task = worker.answered(answer["key"])
         return [Outcome(task, answer["status"], answer.get("message", ""), answer.get("seconds", 0.0))]
 
-    def _after_death(self, unit: Unit, code: int, waiting: list[Unit]) -> list[Outcome]:
+    def _after_death(self, unit: Unit, code: int, ledger: Ledger) -> list[Outcome]:
         self._tries[unit.key] = self._tries.get(unit.key, 0) + 1
         if self._tries[unit.key] < TRIES:
-            waiting.insert(0, unit)
+            ledger.waiting.insert(0, unit)
             return []
-        log = self.store.root / "workers.log"
-        message = f"its worker process ended {TRIES} times, last with exit code {code}; see {log}"
+        message = f"its worker process ended {TRIES} times, last with exit code {code}; see {self._log}"
         return [self._failed(task, message) for task in unit.left]

@@ -11,14 +11,14 @@ from typing import Any
 from qunlearn.data import ForgetRequest
 from qunlearn.errors import InputError
 from qunlearn.study.config import Settings
-from qunlearn.study.task import CORRUPTION
+from qunlearn.study.task import CORRUPTION, canonical
 
 #: Lists of the grid that are no key of the file's tables.
 OWN_AXES = ("request", "method", "seed")
 #: Kinds of forget requests that a file may hold.
 REQUESTS = ("fraction", "class", "ids", "corrupted")
 #: Keys that cannot be swept: they say how to run, not what.
-FIXED = ("run.workers", "run.together", "plugins.modules", "tuning.budget", "audit")
+FIXED = ("run.workers", "run.together", "plugins.modules", "tuning.budget", "audit", "cluster")
 #: Tables of which parts may be swept as one, for keys that change together.
 TABLES = ("model", "training", "noise")
 
@@ -94,10 +94,16 @@ class StudyConfig:
                 yield with_values(cell, corruption) if corruption else cell, bare, label_of(request)
 
     def cells(self) -> Iterator[Settings]:
-        """The settings at every point of the product of `axes`, the last axis fastest."""
-        names = [name for name, _ in self.axes]
+        """The settings at every point of the product of `axes`, the last axis fastest, each once.
+
+        Points can be equal where a part of a table sets what another axis sweeps, as for a control that has no pattern.
+        """
+        names, seen = [name for name, _ in self.axes], set()
         for values in itertools.product(*(values for _, values in self.axes)):
-            yield with_values(self.settings, dict(zip(names, values, strict=True)))
+            cell = with_values(self.settings, dict(zip(names, values, strict=True)))
+            if (text := canonical(cell.to_dict())) not in seen:
+                seen.add(text)
+                yield cell
 
     def swept(self) -> tuple[str, ...]:
         """The dotted names of all keys that differ between cells, those of parts of tables too."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from qunlearn.errors import CorruptFileError, InputError
 from qunlearn.files import write_bytes
@@ -13,6 +14,7 @@ from qunlearn.study.baselines import baselines
 from qunlearn.study.estimate import Estimate, estimate
 from qunlearn.study.executors import Executor, LocalPool, cores
 from qunlearn.study.grid import StudyConfig
+from qunlearn.study.machines import note_machines, this_machine
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.progress import StudyProgress, duration
 from qunlearn.study.results import Study
@@ -20,6 +22,7 @@ from qunlearn.study.store import Store, read_json
 from qunlearn.study.task import Kind, Task, json_text, units_of
 
 Say = Callable[[str], None]
+Place = Literal["local", "dask"]
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,38 @@ def default_workers(study: StudyConfig) -> int:
 
 
 def run_study(
-    study: StudyConfig, root: Path, *, workers: int | None = None, retry_failed: bool = False, say: Say = print
+    study: StudyConfig,
+    root: Path,
+    *,
+    workers: int | None = None,
+    retry_failed: bool = False,
+    on: Place = "local",
+    scheduler: str | None = None,
+    say: Say = print,
 ) -> Finished:
     """Run what is not yet done of a study, and write its report.
 
+    Args:
+        study: the study.
+        root: its results folder.
+        workers: how many work at once; what the study says, or as many as there is room for, where not given.
+        retry_failed: whether to run failed tasks again.
+        on: where the workers are: processes of this machine, or of a Dask cluster.
+        scheduler: of a Dask cluster that runs, its address; without it one is started as ``[cluster]`` says.
+        say: takes lines about the run.
+
     Raises:
         InputError: for a study that cannot work, or a folder that holds another study; nothing is started then.
+        ServiceError: for a Dask scheduler that is lost; what was finished is kept.
         KeyboardInterrupt: on Ctrl-C; what was finished is kept.
     """
-    store, workers = Store(root), workers or default_workers(study)
+    if on == "dask":
+        from qunlearn.study.cluster import require_dask
+
+        require_dask()
+    elif scheduler is not None:
+        raise InputError(f"expected --on dask beside a Dask scheduler, got --on {on} and {scheduler}")
+    store = Store(root)
     plan = make_plan(study)
     refuse_other_study(store, study)
     for sentence in left_out(plan):
@@ -54,21 +80,35 @@ def run_study(
         left = _left(plan, store, retry_failed, say)
         if left:
             cost = estimate(plan)
-            say(summary(plan, left, cost, workers))
-            pool = LocalPool(
-                store,
-                study.folder,
-                workers=workers,
-                threads=study.settings.run.threads,
-                modules=study.settings.plugins.modules,
-            )
-            _work(pool, plan, left, set(store.failures()), cost, workers)
+            with _workers(study, store, cost, workers, on, scheduler, say) as pool:
+                say(summary(plan, left, cost, pool.workers))
+                _work(pool, plan, left, set(store.failures()), cost)
         write_bytes(root / "baselines.json", json_text({"rows": baselines(plan)}).encode())
         if plan.of("ranking"):
             write_bytes(root / "ranking.json", json_text({"rows": Study(root).rankings()}).encode())
         report = _report(plan, store)
     failed = [task for task in plan.tasks if store.failure(task.key).is_file()]
     return Finished(len(plan.tasks) - len(failed), len(failed), report)
+
+
+@contextmanager
+def _workers(
+    study: StudyConfig, store: Store, cost: Estimate, workers: int | None, on: Place, scheduler: str | None, say: Say
+) -> Iterator[Executor]:
+    if on == "dask":
+        from qunlearn.study.cluster import open_cluster
+
+        with open_cluster(study, store, cost.seconds, scheduler=scheduler, workers=workers, say=say) as pool:
+            yield pool
+        return
+    note_machines(store.root, [this_machine()])
+    yield LocalPool(
+        store,
+        study.folder,
+        workers=workers or default_workers(study),
+        threads=study.settings.run.threads,
+        modules=study.settings.plugins.modules,
+    )
 
 
 def refuse_other_study(store: Store, study: StudyConfig) -> None:
@@ -145,10 +185,10 @@ def _left(plan: Plan, store: Store, retry_failed: bool, say: Say) -> list[Task]:
     return [task for task in plan.tasks if task.key not in done and task.key not in failed]
 
 
-def _work(pool: Executor, plan: Plan, left: list[Task], failed: set[str], cost: Estimate, workers: int) -> None:
+def _work(pool: Executor, plan: Plan, left: list[Task], failed: set[str], cost: Estimate) -> None:
     waiting = {task.key for task in left}
     finished = {task.key for task in plan.tasks} - waiting - failed
-    with StudyProgress(left, cost.seconds, workers) as progress:
+    with StudyProgress(left, cost.seconds, pool.workers) as progress:
         for outcome in pool.run(units_of(plan.tasks, waiting), finished, failed):
             progress.update(outcome)
 

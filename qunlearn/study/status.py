@@ -8,6 +8,7 @@ from typing import Any
 
 from qunlearn.study.conditions import conditions
 from qunlearn.study.executors import cores
+from qunlearn.study.machines import mixture
 from qunlearn.study.progress import duration
 from qunlearn.study.results import Study
 from qunlearn.study.store import read_json
@@ -23,6 +24,8 @@ def study_status(root: str | Path) -> dict[str, Any]:
     known = {task.key for task in (*done, *failed)}
     left = [task for task in study.tasks if task.key not in known]
     found: dict[str, Any] = {"study": study.name, "done": len(done), "failed": len(failed), "left": len(left)}
+    if sentence := mixture(study.root):
+        found["machines"] = sentence
     if left:
         found["time left"] = _time_left(study, done, left)
         found["go on"] = f"qunlearn run {root}"

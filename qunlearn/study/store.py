@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 from qunlearn.errors import CorruptFileError
 from qunlearn.files import lock, sha256, write_bytes
-from qunlearn.study.task import Kind, Task, canonical, json_text
+from qunlearn.study.task import Kind, Task, canonical, canonical_again, json_text
 
 FORMAT = 1
 _FOLDERS: dict[Kind, str] = {
@@ -36,6 +37,10 @@ class Store:
         """Where the files of a task lie, or will lie."""
         return self.root / _FOLDERS.get(kind, "models") / key
 
+    def holds(self, key: str) -> bool:
+        """Whether the record of a task of any kind is there."""
+        return any((self.root / name / key / "result.json").is_file() for name in ("models", *_FOLDERS.values()))
+
     def failure(self, key: str) -> Path:
         """Where the report of a failed task lies, or will lie."""
         return self.root / "failed" / f"{key}.json"
@@ -46,7 +51,7 @@ class Store:
         ``result.json`` holds `content` and the hashes of the files, and is hashed itself; the times stand apart.
         """
         target = self.folder(task.kind, task.key)
-        draft = self.root / ".draft" / f"{task.key}-{os.getpid()}"
+        draft = self.root / ".draft" / f"{task.key}-{platform.node()}-{os.getpid()}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         for name, data in files.items():
@@ -58,7 +63,12 @@ class Store:
         (draft / "timing.json").write_text(json_text(timing), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
-        draft.rename(target)
+        try:
+            draft.rename(target)
+        except OSError:  # a worker that was taken for dead may be at it, too; what it keeps is the same
+            if not (target / "result.json").is_file():
+                raise
+            shutil.rmtree(draft, ignore_errors=True)
         self.failure(task.key).unlink(missing_ok=True)
 
     def result(self, kind: Kind, key: str) -> dict[str, Any]:
@@ -66,7 +76,7 @@ class Store:
         path = self.folder(kind, key) / "result.json"
         data = read_json(path)
         checksum = data.pop("checksum", None)
-        if data.get("key") != key or checksum != sha256(canonical(data).encode()):
+        if data.get("key") != key or checksum != sha256(canonical_again(data).encode()):
             raise CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
         return data
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from qunlearn.errors import InputError
 from qunlearn.study.grid import column_of, sweepable
+from qunlearn.study.machines import mixture
 from qunlearn.study.report.material import KEYS, REPEATS, Material
 from qunlearn.study.results import load_study
 from qunlearn.versions import versions_of
@@ -44,4 +45,5 @@ def gather(study_dir: str | Path) -> Material:
         histories=study.histories(),
         rankings=study.rankings(),
         left_out=study.left_out(),
+        machines=mixture(study.root),
     )

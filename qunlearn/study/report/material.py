@@ -40,6 +40,7 @@ class Material:
         histories: one row an original or retrained model and epoch; None where none are kept.
         rankings: the records of the rankings by validation, with the columns that identify each as ``row``.
         left_out: one row a method and place where it cannot work: the columns that name both, and ``reason``.
+        machines: a sentence where machines of several types computed the study.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Material:
     histories: DataFrame | None = None
     rankings: Sequence[Mapping[str, Any]] = ()
     left_out: DataFrame | None = None
+    machines: str = ""
 
     @property
     def measures(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,21 +52,20 @@ def summarise(records: DataFrame, by: Sequence[str], values: Sequence[str]) -> D
     """
     import pandas as pd
 
-    rows = []
+    rows, allowed = [], {name: bounds(name) for name in values}
     for key, group in cells(records, by, values).groupby(list(by), sort=False, dropna=False):
         row: dict[str, Any] = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
         counts = group.groupby("split_seed")["seed"].nunique()
         row |= {"splits": len(counts), "seeds": int(counts.min()), "trials": len(group)}
-        rows.append(row | _limits(group, values))
+        rows.append(row | _limits(group, allowed))
     return pd.DataFrame(rows)
 
 
-def _limits(group: DataFrame, values: Sequence[str]) -> dict[str, float]:
+def _limits(group: DataFrame, allowed: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     splits = list(group["split_seed"])
     row: dict[str, float] = {}
-    for name in values:
+    for name, (least, most) in allowed.items():
         mean, low, high, _ = interval(group[name].to_numpy(dtype=np.float64), splits)
-        least, most = bounds(name)
         # A t interval does not know that a share ends at 1. NaN passes through.
         row |= {name: mean, f"{name}_ci_low": max(low, least), f"{name}_ci_high": min(high, most)}
     return row
