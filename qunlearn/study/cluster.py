@@ -136,7 +136,6 @@ class DaskPool:
         self._complaints: set[str] = set()
         self._numbers = itertools.count()
         self._looked = self._renewed = 0.0
-        write_bytes(store.root / host.SIGN, self._order["run"].encode())
 
     @property
     def workers(self) -> int:
@@ -149,6 +148,7 @@ class DaskPool:
         Raises:
             InputError: where none come in time, or one cannot serve, with the reason.
         """
+        write_bytes(self.store.root / host.SIGN, self._order["run"].encode())  # `close` takes it away
         if patience is None:
             self.say("Waiting for jobs to start")
         start = time.monotonic()
