@@ -71,7 +71,7 @@ class NaturalAscent(Method):
     metric: Literal["auto", "full", "layer"] = hyper(
         "auto", "all pairs of weights, pairs within a layer, or by size", choices=("auto", "full", "layer")
     )
-    samples: int | None = hyper(256, "retained samples a step that give the metric, drawn anew; none takes all", low=1)
+    samples: int | None = hyper(128, "retained samples a step that give the metric, drawn anew; none takes all", low=1)
 
     def check_model(self, model: nn.Module, data: Dataset) -> None:
         """Refuses models without a trained circuit."""
