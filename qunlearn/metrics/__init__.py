@@ -15,8 +15,6 @@ from qunlearn.metrics.attacks import (
 from qunlearn.metrics.composite import gap, tug_of_war, uqi
 from qunlearn.metrics.curve import Curve, attack_curve
 from qunlearn.metrics.distance import (
-    activation_distance_l1,
-    activation_distance_l2,
     circular_difference,
     layer_distance,
     state_fidelity,
@@ -38,13 +36,13 @@ from qunlearn.metrics.ranking import Paired, Ranking, holm, paired_difference, r
 from qunlearn.metrics.registry import METRICS, Metric, metric
 from qunlearn.metrics.residue import (
     Confusion,
-    Separation,
     information_difference,
+    information_difference_by_part,
     interclass_confusion,
-    ks_statistic,
     zrf,
+    zrf_by_sample,
 )
-from qunlearn.metrics.roc import Rate, auc, auc_interval, balanced_accuracy, tpr_at_fpr
+from qunlearn.metrics.roc import Rate, auc, auc_interval, balanced_accuracy
 from qunlearn.metrics.statistics import (
     Bounds,
     Interval,
@@ -70,12 +68,9 @@ __all__ = [
     "Quality",
     "Ranking",
     "Rate",
-    "Separation",
     "Shadows",
     "TrainedAttack",
     "accuracy",
-    "activation_distance_l1",
-    "activation_distance_l2",
     "agreement",
     "attack_curve",
     "auc",
@@ -91,6 +86,7 @@ __all__ = [
     "hierarchical_bootstrap",
     "holm",
     "information_difference",
+    "information_difference_by_part",
     "interclass_confusion",
     "interval",
     "js",
@@ -99,7 +95,6 @@ __all__ = [
     "kendall_tau",
     "kl",
     "kl_published",
-    "ks_statistic",
     "layer_distance",
     "lira_attack",
     "lira_scores",
@@ -119,11 +114,11 @@ __all__ = [
     "sample_loss",
     "share_interval",
     "state_fidelity",
-    "tpr_at_fpr",
     "trained_attack",
     "tug_of_war",
     "uqi",
     "weight_distance",
     "weighted_auc",
     "zrf",
+    "zrf_by_sample",
 ]
