@@ -222,9 +222,9 @@ def test_the_accuracy_of_originals_is_that_of_one_kind_of_training_set(study: St
 
 def test_the_sizes_of_the_sets_are_a_key_that_leaves_no_trace_by_default(file: Path) -> None:
     request = "request=[{fraction=0.1}]"
-    (task,) = plan_of(file, request, "data.shares=[40, 20, 20, 20]").of("original")[:1]
+    (task,) = plan_of(file, request, "data.shares=[40, 30, 10, 20]").of("original")[:1]
     split = split_of(task.settings, task.request, str(file.parent))
-    assert [len(getattr(split, name)) for name in ("train", "validation", "test", "holdout")] == [60, 30, 30, 30]
+    assert [len(getattr(split, name)) for name in ("train", "validation", "test", "holdout")] == [60, 45, 15, 30]
     assert "shares" not in plan_of(file, request).of("original")[0].settings["data"]
     for wrong in ("[40, 20, 20, 30]", "[60, 20, 20]"):
         with pytest.raises(InputError, match="shares"):
