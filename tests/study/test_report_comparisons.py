@@ -215,6 +215,10 @@ def test_a_control_is_named_once_as_the_circuit() -> None:
     assert [view.title for view in views(material)] == [f"Forget class 0, {name}" for name in names.values()]
     expected = [f"{name}, {kind} models" for name in names.values() for kind in ("original", "retrained")]
     assert [one.title for one in trainings(material)] == expected
+    nowhere = pd.DataFrame([settings[1] | {"method": "scrub", "reason": "no angles"}])
+    lacking = left_out(dataclasses.replace(material, left_out=nowhere))
+    assert lacking is not None
+    assert lacking.rows == (("scrub", f"circuit {names['twin']}", "no angles"),)
     page = render(material, views(material), ())
     assert "nan" not in page.replace('data-value="nan"', "")
 
