@@ -32,7 +32,7 @@ from qunlearn.metrics.membership import (
     membership_auc_published,
     weighted_auc,
 )
-from qunlearn.metrics.ranking import Paired, Ranking, holm, paired_difference, rank
+from qunlearn.metrics.ranking import Paired, Ranking, paired_difference, rank
 from qunlearn.metrics.registry import METRICS, Metric, metric
 from qunlearn.metrics.residue import (
     Confusion,
@@ -84,7 +84,6 @@ __all__ = [
     "forgetting_quality",
     "gap",
     "hierarchical_bootstrap",
-    "holm",
     "information_difference",
     "information_difference_by_part",
     "interclass_confusion",
