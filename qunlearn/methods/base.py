@@ -31,7 +31,7 @@ from qunlearn.training.loop import Progress
 from qunlearn.training.recipe import Recipe
 from qunlearn.training.replicas import check_alike
 from qunlearn.training.seeds import Seeds
-from qunlearn.training.train import check_outputs
+from qunlearn.training.train import check_outputs, matched, required_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +247,17 @@ class Method(ABC):
         for name, tensor in result.state_dict().items():
             if tensor.dtype.is_floating_point and not bool(tensor.isfinite().all()):
                 raise NumericalError(f"expected finite numbers, got others in {name} after {self.name}")
+
+
+def train_own_way(
+    method: Method, fresh: nn.Module, data: Dataset, validation: Dataset | None, seed: int
+) -> nn.Module | NumericalError:
+    """What `Method.train` makes of a fresh model that carries a recipe; where it diverges, the error in its place."""
+    valid = None if validation is None else matched(validation, fresh)
+    try:
+        return method.train(fresh, matched(data, fresh), validation=valid, recipe=required_recipe(fresh), seed=seed)
+    except NumericalError as error:
+        return error
 
 
 def fingerprint(model: nn.Module) -> str:

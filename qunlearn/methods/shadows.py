@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from qunlearn.data import Dataset, ForgetRequest, Split, outsiders
 from qunlearn.errors import InputError, NumericalError
-from qunlearn.methods.base import Method
+from qunlearn.methods.base import Method, train_own_way
 from qunlearn.methods.registry import get
 from qunlearn.methods.task import Task, Unlearned
 from qunlearn.methods.unlearn import task_of
@@ -149,17 +149,9 @@ def train_shadows(
     if method is not None and method.trains:
         parts = [pool.union.select(row) for row in pool.rows(inside)]
         each = zip(fresh, parts, seeds, strict=True)
-        return [_own_way(method, model, part, validation, seed) for model, part, seed in each]
+        return [train_own_way(method, model, part, validation, seed) for model, part, seed in each]
     found = fit_all(fresh, pool.union, validation, recipe, seeds=seeds, rows=pool.rows(inside), progress=progress)
     return [one if isinstance(one, NumericalError) else one.model for one in found]
-
-
-def _own_way(method: Method, fresh: nn.Module, data: Dataset, validation: Dataset | None, seed: int) -> Model:
-    valid = None if validation is None else matched(validation, fresh)
-    try:
-        return method.train(fresh, matched(data, fresh), validation=valid, recipe=required_recipe(fresh), seed=seed)
-    except NumericalError as error:
-        return error
 
 
 def unlearn_shadows(
@@ -202,7 +194,7 @@ def retrained(
     validation = of_classes(split.validation, split.retain)
     if method is not None and method.trains:
         each = zip(fresh, seeds, strict=True)
-        return [_own_way(method, model, split.retain, validation, seed) for model, seed in each]
+        return [train_own_way(method, model, split.retain, validation, seed) for model, seed in each]
     recipe = required_recipe(fresh[0])
     found = fit_all(fresh, split.retain, validation, recipe, seeds=seeds, progress=progress)
     return [one if isinstance(one, NumericalError) else one.model for one in found]

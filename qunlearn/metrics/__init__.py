@@ -15,8 +15,6 @@ from qunlearn.metrics.attacks import (
 from qunlearn.metrics.composite import gap, tug_of_war, uqi
 from qunlearn.metrics.curve import Curve, attack_curve
 from qunlearn.metrics.distance import (
-    activation_distance_l1,
-    activation_distance_l2,
     circular_difference,
     layer_distance,
     state_fidelity,
@@ -46,17 +44,17 @@ from qunlearn.metrics.membership import (
     membership_auc_published,
     weighted_auc,
 )
-from qunlearn.metrics.ranking import Paired, Ranking, holm, paired_difference, rank
+from qunlearn.metrics.ranking import Paired, Ranking, paired_difference, rank
 from qunlearn.metrics.registry import METRICS, Metric, metric
 from qunlearn.metrics.residue import (
     Confusion,
-    Separation,
     information_difference,
+    information_difference_by_part,
     interclass_confusion,
-    ks_statistic,
     zrf,
+    zrf_by_sample,
 )
-from qunlearn.metrics.roc import Rate, auc, auc_interval, balanced_accuracy, tpr_at_fpr
+from qunlearn.metrics.roc import Rate, auc, auc_interval, balanced_accuracy
 from qunlearn.metrics.statistics import (
     Bounds,
     Interval,
@@ -84,12 +82,9 @@ __all__ = [
     "Quality",
     "Ranking",
     "Rate",
-    "Separation",
     "Shadows",
     "TrainedAttack",
     "accuracy",
-    "activation_distance_l1",
-    "activation_distance_l2",
     "agreement",
     "attack_curve",
     "auc",
@@ -108,8 +103,8 @@ __all__ = [
     "helstrom_plugin",
     "helstrom_scores",
     "hierarchical_bootstrap",
-    "holm",
     "information_difference",
+    "information_difference_by_part",
     "interclass_confusion",
     "interval",
     "js",
@@ -118,7 +113,6 @@ __all__ = [
     "kendall_tau",
     "kl",
     "kl_published",
-    "ks_statistic",
     "layer_distance",
     "lira_attack",
     "lira_scores",
@@ -140,7 +134,6 @@ __all__ = [
     "sample_loss",
     "share_interval",
     "state_fidelity",
-    "tpr_at_fpr",
     "trace_distance",
     "trained_attack",
     "tug_of_war",
@@ -148,4 +141,5 @@ __all__ = [
     "weight_distance",
     "weighted_auc",
     "zrf",
+    "zrf_by_sample",
 ]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from qunlearn.errors import InputError
-from qunlearn.metrics.arrays import Array, Values, column, log_softmax, mean, pair
+from qunlearn.metrics.arrays import Array, Values, column, mean
 
 
 def circular_difference(first: Values, second: Values, periods: Values) -> Array:
@@ -71,42 +71,6 @@ def layer_distance(unlearned: Values, original: Values, retrained: Values, perio
     """
     whole = weight_distance(original, retrained, periods)
     return weight_distance(unlearned, retrained, periods) / whole if whole > 0 else float("nan")
-
-
-def activation_distance_l1(logits: Values, reference: Values) -> float:
-    """Mean L1 distance of two models' probabilities on the same samples: mean_i sum_k ``|p_ik - q_ik|``.
-
-    Args:
-        logits: of one model, ``(samples, classes)``.
-        reference: logits of the other, row by row for the same samples.
-
-    Returns:
-        In [0, 2]; NaN for no samples.
-
-    Source: Golatkar et al. 2021, arXiv 2012.13431.
-    """
-    return mean(np.abs(_probability_difference(logits, reference)).sum(axis=1))
-
-
-def activation_distance_l2(logits: Values, reference: Values) -> float:
-    """Mean Euclidean distance of two models' probabilities on the same samples: mean_i ||p_i - q_i||.
-
-    Args:
-        logits: of one model, ``(samples, classes)``.
-        reference: logits of the other, row by row for the same samples.
-
-    Returns:
-        In [0, sqrt 2]; NaN for no samples.
-
-    Source: Chundawat et al. 2023, arXiv 2205.08096.
-    """
-    return mean(np.linalg.norm(_probability_difference(logits, reference), axis=1))
-
-
-def _probability_difference(logits: Values, reference: Values) -> Array:
-    one, other = (np.exp(log_softmax(values)) for values in pair(logits, reference))
-    difference: Array = one - other
-    return difference
 
 
 def state_fidelity(first: npt.ArrayLike | torch.Tensor, second: npt.ArrayLike | torch.Tensor) -> float:

@@ -143,27 +143,6 @@ def paired_difference(
     return Paired(*found, _signed_rank(units), units.size)
 
 
-def holm(p_values: Values) -> Array:
-    """P-values corrected for their number by Holm's step-down method.
-
-    Args:
-        p_values: ``(tests,)``, in [0, 1]; NaN stays NaN and counts for no test.
-
-    Returns:
-        ``(tests,)``, each at least as great as before.
-
-    Source: Holm 1979, Scandinavian Journal of Statistics 6, 65; computed by statsmodels.
-    """
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
-
-    values = column(p_values, "p_values")
-    known = ~np.isnan(values)
-    corrected = np.full(values.shape, np.nan)
-    if known.any():
-        corrected[known] = multipletests(values[known], method="holm")[1]
-    return corrected
-
-
 def _friedman(ranked: Array) -> float:
     """The p-value of Friedman's test; 1 where all methods tie on every task."""
     from scipy.stats import friedmanchisquare

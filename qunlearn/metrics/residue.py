@@ -1,4 +1,4 @@
-"""What of the forgotten remains in outputs and features: randomness, information, confusion, separability."""
+"""What of the forgotten remains in outputs and features: randomness, information, confusion."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from qunlearn.errors import InputError
-from qunlearn.metrics.arrays import Values, column, labels, rows
-from qunlearn.metrics.divergence import LN2, js
+from qunlearn.metrics.arrays import Array, Values, column, labels, mean, rows
+from qunlearn.metrics.divergence import LN2, js_by_sample
 from qunlearn.metrics.statistics import Bounds, share_interval
 
 
@@ -28,22 +28,6 @@ class Confusion(NamedTuple):
     n: int
 
 
-class Separation(NamedTuple):
-    """How far two distributions are apart.
-
-    Attributes:
-        statistic: greatest difference of the two distribution functions, in [0, 1].
-        shift: mean of the first less mean of the second, in the unit of the values.
-        p_value: of the hypothesis that both are one.
-        n: number of values of the smaller sample.
-    """
-
-    statistic: float
-    shift: float
-    p_value: float
-    n: int
-
-
 def zrf(logits: Values, random_logits: Values) -> float:
     """Zero-retrain-forgetting score: 1 - mean_i JS(p_i, r_i) / ln 2, with r the outputs of a model that learnt nothing.
 
@@ -60,7 +44,13 @@ def zrf(logits: Values, random_logits: Values) -> float:
 
     Source: Chundawat et al. 2023, arXiv 2205.08096.
     """
-    return 1 - js(logits, random_logits) / LN2
+    return mean(zrf_by_sample(logits, random_logits))
+
+
+def zrf_by_sample(logits: Values, random_logits: Values) -> Array:
+    """What `zrf` is the mean of: the score of each sample, ``(samples,)`` in [0, 1]."""
+    scores: Array = 1 - js_by_sample(logits, random_logits) / LN2
+    return scores
 
 
 def information_difference(unlearned: Values, original: Values, retrained: Values) -> float:
@@ -80,13 +70,22 @@ def information_difference(unlearned: Values, original: Values, retrained: Value
 
     Source: Jeon et al. 2024, arXiv 2405.17878.
     """
+    return mean(information_difference_by_part(unlearned, original, retrained))
+
+
+def information_difference_by_part(unlearned: Values, original: Values, retrained: Values) -> Array:
+    """What `information_difference` is the mean of: (u_i - r_i) / mean_j (o_j - r_j), ``(parts,)``.
+
+    Parts are layers, or samples whose contributions add up to the information.
+    """
     u, o, r = (column(values, name) for values, name in (
         (unlearned, "unlearned"), (original, "original"), (retrained, "retrained")
     ))  # fmt: skip
     if not u.shape == o.shape == r.shape:
         raise InputError(f"expected the same layers of three models, got {u.size}, {o.size} and {r.size}")
-    before = float((o - r).sum())
-    return float((u - r).sum()) / before if before > 0 else float("nan")
+    before = mean(o - r)
+    parts: Array = (u - r) / before if before > 0 else np.full(u.shape, np.nan)
+    return parts
 
 
 def interclass_confusion(logits: Values, y: Values, first: int, second: int) -> Confusion:
@@ -114,26 +113,3 @@ def interclass_confusion(logits: Values, y: Values, first: int, second: int) -> 
     return Confusion(
         share_interval(int((both & (said != truth)).sum()), count), swapped, share_interval(swapped, count), count
     )
-
-
-def ks_statistic(first: Values, second: Values) -> Separation:
-    """Kolmogorov and Smirnov's distance of two samples of scores (losses, entropies, `phi`).
-
-    Args:
-        first: ``(n,)``, such as the unlearned model's scores of the forget set.
-        second: ``(m,)``, such as a retrained model's; NaN is left out of both.
-
-    Returns:
-        NaN for an empty sample.
-
-    Source: Smirnov 1939; the p-value is scipy's, exact for small samples.
-    """
-    from scipy.stats import ks_2samp
-
-    one, other = (column(values, name) for values, name in ((first, "first"), (second, "second")))
-    one, other = one[~np.isnan(one)], other[~np.isnan(other)]
-    if not min(one.size, other.size):
-        return Separation(float("nan"), float("nan"), float("nan"), 0)
-    found = ks_2samp(one, other)
-    shift = float(one.mean() - other.mean())
-    return Separation(float(found.statistic), shift, float(found.pvalue), min(one.size, other.size))

@@ -1,4 +1,4 @@
-"""How well scores tell two groups apart: area under the ROC curve, balanced accuracy, hits at few false alarms."""
+"""How well scores tell two groups apart: area under the ROC curve, balanced accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qunlearn.errors import InputError
 from qunlearn.metrics.arrays import Array, Values, column
 from qunlearn.metrics.folds import deal
 from qunlearn.metrics.membership import weighted_auc
-from qunlearn.metrics.statistics import Bounds, share_interval
+from qunlearn.metrics.statistics import Bounds
 
 NEGATIVES_NEEDED = 10  # so many false alarms must a false-positive rate allow before it is reported
 _NAN = float("nan")
@@ -143,30 +143,6 @@ def balanced_accuracy(
     below = math.hypot(*(rate.value - rate.low for rate in rates)) / 2
     above = math.hypot(*(rate.high - rate.value for rate in rates)) / 2
     return Bounds(value, max(0.0, value - below), min(1.0, value + above))
-
-
-def tpr_at_fpr(positive: Values, negative: Values, fpr: float, level: float = 0.95) -> Rate:
-    """Share of positives above the lowest threshold that at most a share `fpr` of the negatives exceeds.
-
-    Absent where fewer than 10 / fpr negatives exist: then fewer than ten of them fix the threshold. The interval is
-    Clopper and Pearson's for the positives at that threshold, and takes both threshold and independence of the
-    positives as given.
-
-    Args:
-        positive: scores ``(positives,)``; NaN is left out.
-        negative: scores ``(negatives,)``, all of one weight: match classes by choosing samples.
-        fpr: false-positive rate, in (0, 1).
-        level: nominal coverage, in (0, 1).
-
-    Source: Carlini et al. 2022, arXiv 2112.03570 (the measure).
-    """
-    s, t = (_side(values, None, name)[0] for values, name in ((positive, "positive"), (negative, "negative")))
-    reason = fpr_reason(s.size, t.size, fpr)
-    if reason:
-        return Rate(_NAN, _NAN, _NAN, _NAN, s.size, t.size, reason)
-    threshold = float(np.sort(t)[::-1][int(fpr * t.size + 1e-9)])
-    bounds = share_interval(int((s > threshold).sum()), s.size, level)
-    return Rate(*bounds, threshold, s.size, t.size)
 
 
 def fpr_reason(positives: int, negatives: int, fpr: float) -> str:

@@ -7,12 +7,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from qunlearn import methods
 from qunlearn.errors import InputError
 from qunlearn.methods.certificate import EXACT
 from qunlearn.methods.shadows import pool_of
-from qunlearn.study.grid import MethodChoice
-from qunlearn.study.prepare import data_identity
+from qunlearn.study.grid import CONTROLS, MethodChoice
 from qunlearn.study.task import Kind, Task, hash_of
 from qunlearn.training.loop import REVISION as LOOP_REVISION
 
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from qunlearn.study.point import Point
 
 REVISION = 1  # of shadow models, populations and rankings: raise it when they come out differently
-CONTROLS = ("none", "retrain", "head-only")
-"""Methods that are audited in full wherever validation ranks them."""
 FOR_A_CLASS = "a class is forgotten whole: whoever is not a member of it is to be forgotten, too"
 
 BY_CHANCE = "two sets of retrained models differ by chance alone; that score stands beside every other method's"
@@ -43,14 +39,17 @@ def families(asked: Sequence[str]) -> list[str]:
 
 def _is_exact(choice: MethodChoice) -> bool:
     """Whether a method, other than retraining itself, is exact: shadow models could only confirm it, at great cost."""
-    return choice.name not in CONTROLS and methods.get(choice.to_config()).certifies == EXACT
+    return choice.name not in CONTROLS and choice.method.certifies == EXACT
 
 
 class _Audits:
     """The audits of one point."""
 
     def __init__(self, point: Point, trials: Sequence[Task]) -> None:
-        self.point, self.trials, self.asked = point, trials, point.study.settings.audit
+        self.point, self.asked = point, point.study.settings.audit
+        self.trials: dict[str, list[Task]] = {}
+        for task in trials:
+            self.trials.setdefault(str(task.row["method"]), []).append(task)
         self.shadows = self.asked.shadows if self.no_shadows is None else 0
         self.quality = self.asked.quality if self.no_population is None else 0
         self.blocks: dict[str, list[Task]] = {}
@@ -93,7 +92,7 @@ class _Audits:
 
     def _of(self, choice: MethodChoice, ranking: Task | None) -> Iterator[Task]:
         """The audits of a method's trials, the blocks that they need taken down."""
-        own = [task for task in self.trials if task.row["method"] == choice.label]
+        own = self.trials.get(choice.label, [])
         chosen = own[: self.asked.seeds] if self.asked.seeds else own
         ranked = None if choice.name in CONTROLS or ranking is None or _is_exact(choice) else ranking.key
         tuning = self.point.tunings.get(choice.label)
@@ -121,11 +120,8 @@ class _Audits:
     def _ranking(self) -> Task:
         """What ranks the methods that are neither controls nor exact, by their trials, done or failed."""
         point = self.point
-        ranked: dict[str, list[str]] = {}
         judged = {one.label for one in point.choices if one.name not in CONTROLS and not _is_exact(one)}
-        for task in self.trials:
-            if task.row["method"] in judged:
-                ranked.setdefault(str(task.row["method"]), []).append(task.key)
+        ranked = {label: [task.key for task in trials] for label, trials in self.trials.items() if label in judged}
         originals = tuple(task.key for task in point.originals)
         rules = {"own": REVISION, "loop": LOOP_REVISION}
         key = hash_of({"kind": "ranking", "trials": ranked, "originals": originals, "rules": rules})
@@ -145,7 +141,7 @@ class _Audits:
         if not number or (again and what == "population"):
             return {}
         kind: Kind = "shadow" if what == "shadows" else "population"
-        own = choice if methods.get(choice.to_config()).trains else None
+        own = choice if choice.method.trains else None
         bases = [] if own else self._blocks(kind, "trained", number)
         beside = self._blocks("population", "retrained", number, own, ranked if own else None)
         found = beside if again else self._blocks(kind, "unlearned", number, choice, ranked, tuning, bases)
@@ -195,7 +191,7 @@ class _Audits:
         determined = {
             "kind": kind, "part": part, "numbers": numbers, "identity": point.identity, "sets": self._sets(kind, part),
             "split": point.settings["data"]["split_seed"], "rules": rules, "base": base, "ranking": ranked,
-            "tuning": tuning, "method": point.method(config) if config else None,
+            "tuning": tuning, "method": choice.identity if choice else None,
             "pool": part != "trained" and bool(self.shadows),
         }  # fmt: skip
         row = point.row(choice, numbers[0]) if choice else {}
@@ -209,11 +205,8 @@ class _Audits:
 
     def _sets(self, kind: Kind, part: str) -> dict[str, str]:
         """What the models of a block are trained on and asked about."""
-        split = self.point.split
         if (kind, part) == ("population", "trained"):  # an original serves every request
-            return {
-                name: data_identity(data) for name, data in (("train", split.original), ("valid", split.validation))
-            }
+            return {"train": self.point.identities["original"], "valid": self.point.identities["validation"]}
         return {name: identity for name, identity in self.point.sets.items() if name != "train"}
 
 

@@ -46,8 +46,10 @@ def _ranking(task: Task, split: Split, store: Store, folder: str) -> Made:
     watch = task_of(split, originals[0]).watch
     untouched = _mean([_candidate(watch, model) for model in originals])
     found: dict[str, Candidate] = {}
+    without: list[str] = []
     for label, trials in task.extra["trials"].items():
         done = [key for key in trials if (store.folder("trial", key) / "result.json").is_file()]
+        without += [key for key in trials if key not in done]
         if done:
             found[label] = _mean([_candidate(watch, restore(task.settings, "trial", k, split, store)) for k in done])
     labels = list(found)
@@ -58,6 +60,7 @@ def _ranking(task: Task, split: Split, store: Store, folder: str) -> Made:
         "untouched": untouched.to_dict(),
         "figures": {label: candidate.to_dict() for label, candidate in found.items()},
         "failed": [label for label in task.extra["trials"] if label not in found],
+        **({"without": without} if without else {}),  # once one of these trials is there, the ranking is made again
     }
     return Made({"config": task.settings, "row": task.row, "record": record}, time.perf_counter() - start)
 

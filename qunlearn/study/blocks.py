@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from qunlearn import methods
 from qunlearn.data import Dataset, Split
 from qunlearn.errors import NumericalError
+from qunlearn.methods.base import train_own_way
 from qunlearn.methods.shadows import (
     Model,
     Pool,
@@ -112,7 +113,8 @@ def _unlearned_originals(task: Task, split: Split, store: Store, numbers: list[i
     if task.uses:
         before |= _models(task, split, store, task.uses[0])
     else:
-        before |= _own_originals(task, split, method, seeds)
+        for (number, seed), fresh in zip(seeds.items(), _fresh(task, split, list(seeds.values())), strict=True):
+            before[number] = train_own_way(method, fresh, split.original, split.validation, seed)
     good = {number: one for number, one in before.items() if isinstance(one, nn.Module)}
     found = dict(before)
     if good:
@@ -122,18 +124,6 @@ def _unlearned_originals(task: Task, split: Split, store: Store, numbers: list[i
             done = unlearn_all(models, split, method=method, seeds=own, progress=_silent)
             found |= {n: one if isinstance(one, Exception) else one.model for n, one in zip(group, done, strict=True)}
     return found, {SCORES: _said(found, _asked(task, split))}
-
-
-def _own_originals(task: Task, split: Split, method: methods.Method, seeds: Mapping[int, int]) -> dict[int, Model]:
-    """Originals as a method trains them."""
-    found: dict[int, Model] = {}
-    for (number, seed), fresh in zip(seeds.items(), _fresh(task, split, list(seeds.values())), strict=True):
-        data, validation, recipe = matched(split.original, fresh), matched(split.validation, fresh), fresh.recipe
-        try:
-            found[number] = method.train(fresh, data, validation=validation, recipe=recipe, seed=seed)  # type: ignore[arg-type]
-        except NumericalError as error:
-            found[number] = error
-    return found
 
 
 _PARTS: dict[tuple[Kind, str], Callable[[Task, Split, Store, list[int]], Found]] = {

@@ -88,14 +88,24 @@ def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
         meter = _Meter(str(plan.study.folder), time.thread_time() + patience)
         units = {unit.key: unit for unit in units_of(plan.tasks, {task.key for task in plan.tasks})}
         ranked = {task.key: task for task in plan.of("ranking")}
-        costs = {task.key: meter.cost(task, units[task.unit]) for task in plan.tasks if task.kind not in LATER}
-        costs |= {task.key: meter.later(task, units[task.unit], ranked) for task in plan.tasks if task.kind in LATER}
+        found: dict[tuple[str, int], _Cost] = {}
+        for task in sorted(plan.tasks, key=lambda task: task.kind in LATER):
+            if _alike(task) not in found:
+                unit = units[task.unit]
+                late = task.kind in LATER
+                found[_alike(task)] = meter.later(task, unit, ranked) if late else meter.cost(task, unit)
+        costs = {task.key: found[_alike(task)] for task in plan.tasks}
     finally:
         torch.set_num_threads(threads)
     return Estimate(
         {key: cost.seconds for key, cost in costs.items()},
         {key: cost.gradient_evaluations for key, cost in costs.items()},
     )
+
+
+def _alike(task: Task) -> tuple[str, int]:
+    """The same for tasks that cost the same: those of one unit that share a cell, which differ in the seed alone."""
+    return task.unit, id(task.settings)
 
 
 class _Meter:
@@ -108,6 +118,7 @@ class _Meter:
         self.evaluations: dict[str, _Cost] = {}
         self.audits: dict[str, _Cost] = {}
         self.slow: set[str] = set()
+        self.alone: dict[str, bool] = {}
 
     def cost(self, task: Task, unit: Unit) -> _Cost:
         """What the task costs one worker, as one of its unit: trials that differ in noise alone unlearn once."""
@@ -130,14 +141,14 @@ class _Meter:
 
     def later(self, task: Task, unit: Unit, rankings: Mapping[str, Task]) -> _Cost:
         """What a task of the audits costs one worker; methods have equal chances to be among the best."""
-        split = split_of(task.settings, task.request, self.folder)
         if task.kind == "ranking":
             return _Cost(RANKED * len(task.after))
+        split = split_of(task.settings, task.request, self.folder)
         if task.kind == "audit":
             one = self._auditing(task, split)
             return one.times(1 + len(task.retrained) / len(unit.tasks))
         numbers, part, training = len(task.extra["numbers"]), task.extra["part"], task.settings["training"]
-        size = 1 if obstacle(model_of(task.settings, split.train, 0)) else numbers
+        size = 1 if self._alone(task, split) else numbers
         cost = _Cost(0.0)
         if not (part == "unlearned" and task.uses):  # what starts from nothing is trained first
             data = split.retain if part == "retrained" else split.train
@@ -148,6 +159,13 @@ class _Meter:
             cost = _Cost(cost.seconds + own.seconds, cost.gradient_evaluations + own.gradient_evaluations)
         methods_there = len(rankings[task.ranking].extra["trials"]) if task.ranking else 1
         return cost.times(min(1.0, task.extra["best"] / methods_there) if task.ranking else 1.0)
+
+    def _alone(self, task: Task, split: Split) -> bool:
+        """Whether models like the task's are trained one by one."""
+        key = _model_key(task, task.settings)
+        if key not in self.alone:
+            self.alone[key] = obstacle(model_of(task.settings, split.train, 0)) is not None
+        return self.alone[key]
 
     def _auditing(self, task: Task, split: Split) -> _Cost:
         """Of one model, by an audit of two that are untrained: the second stands for the retrained ones."""

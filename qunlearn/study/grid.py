@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from qunlearn import methods
 from qunlearn.data import ForgetRequest
 from qunlearn.errors import InputError
+from qunlearn.methods import Method
 from qunlearn.study.config import Settings
 from qunlearn.study.task import CORRUPTION, canonical
 
+#: Methods that a study always holds, the last where models are audited: no audit convinces that does not expose it.
+CONTROLS = ("none", "retrain", "head-only")
 #: Lists of the grid that are no key of the file's tables.
 OWN_AXES = ("request", "method", "seed")
 #: Kinds of forget requests that a file may hold.
@@ -49,6 +54,16 @@ class MethodChoice:
         """What `qunlearn.methods.get` takes."""
         return {"name": self.name, **self.parameters}
 
+    @cached_property
+    def method(self) -> Method:
+        """The method itself. Raises as `qunlearn.methods.get` does."""
+        return methods.get(self.to_config())
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What determines the method's work, for keys."""
+        return {"name": self.method.name, "revision": self.method.revision, **self.method.hyperparameters()}
+
 
 @dataclass(frozen=True)
 class StudyConfig:
@@ -60,7 +75,7 @@ class StudyConfig:
         axes: swept keys by dotted name, in the order of the file, `data.split_seed` last; under the name of one of
             `TABLES`, parts of that table.
         requests: forget requests as `ForgetRequest.from_config` takes them, some with keys of the corruption beside.
-        methods: always with "none" and "retrain".
+        methods: always with "none" and "retrain", and with "head-only" where models are audited.
         seeds: of original models and methods.
         folder: where relative paths and the user's modules are found.
         text: the file itself.

@@ -9,10 +9,10 @@ from typing import Any, get_args
 from qunlearn.errors import InputError
 from qunlearn.study.audit_plan import audit_tasks
 from qunlearn.study.conditions import trained
-from qunlearn.study.grid import StudyConfig
+from qunlearn.study.grid import CONTROLS, StudyConfig
 from qunlearn.study.names import check_names
 from qunlearn.study.plugins import import_plugins
-from qunlearn.study.point import Point
+from qunlearn.study.point import Models, Point
 from qunlearn.study.task import Kind, Task, canonical
 
 FORMAT = 1
@@ -59,8 +59,9 @@ def make_plan(study: StudyConfig) -> Plan:
     left_out: list[dict[str, Any]] = []
     trials: list[Task] = []
     audited: set[str] = set()
+    models = Models()
     for cell, request, label in study.points():
-        point = Point(study, cell, request, label)
+        point = Point(study, cell, request, label, models)
         own = list(point.trials())
         work = canonical([point.trained, point.request])
         audits = [] if work in audited else audit_tasks(point, own)  # they look at models, whatever strikes later
@@ -87,18 +88,20 @@ def _turn(task: Task) -> int:
 
 
 def _refuse_idle(study: StudyConfig, trials: Sequence[Task], left_out: Sequence[dict[str, Any]]) -> None:
-    """Refuse a study with a method that fits none of its cells."""
+    """Refuse a study with a method that fits none of its cells; a control that does not is left out."""
     at_work = {task.row["method"] for task in trials}
     for choice in study.methods:
-        if choice.label not in at_work:
+        if choice.label not in at_work and choice.name not in CONTROLS:
             why = next(one["reason"] for one in left_out if one["method"] == choice.label)
             raise InputError(f"{study.where('method')}: {choice.label} fits no part of this study: {why}")
 
 
 def _sharing(trials: Sequence[Task]) -> Iterator[Task]:
     """The trials, those of one unit that unlearn the same models and differ in the noise of predictions alone."""
-    seeds = {task.key: task.seed for task in trials}
     homes: dict[str, str] = {}
+    units: dict[str, str] = {}
     for task in trials:
-        work = canonical([trained(task.settings), task.request, task.method, seeds[task.unit]])
-        yield replace(task, unit=homes.setdefault(work, task.unit))
+        if task.key == task.unit:  # the first of its unit
+            work = canonical([trained(task.settings), task.request, task.method, task.seed])
+            units[task.key] = homes.setdefault(work, task.key)
+        yield replace(task, unit=units[task.unit]) if units[task.unit] != task.unit else task

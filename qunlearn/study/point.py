@@ -5,22 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
-from qunlearn import methods
-from qunlearn.data import ForgetRequest, Split
+from qunlearn.data import Dataset, ForgetRequest, Split
 from qunlearn.errors import InputError, QunlearnError
 from qunlearn.methods.gradient import GradientMethod
+from qunlearn.methods.task import Task as MethodTask
 from qunlearn.methods.unlearn import task_of
 from qunlearn.study.conditions import conditions, is_alone, is_condition, trained
 from qunlearn.study.config import Settings
 from qunlearn.study.grid import MethodChoice, StudyConfig, column_of
 from qunlearn.study.plugins import source_hash
-from qunlearn.study.prepare import circuit_of, data_identity, model_identity, model_of, split_of
-from qunlearn.study.task import CORRUPTION, Kind, Task, hash_of
+from qunlearn.study.prepare import circuit_of, identities_of, model_identity, model_of, split_of
+from qunlearn.study.task import CORRUPTION, Kind, Task, canonical, circuit_name, hash_of
 from qunlearn.study.tuning import REVISION as TUNING_REVISION
 from qunlearn.study.tuning import is_tuned, settings_of, tuning_request
 from qunlearn.training.loop import REVISION as LOOP_REVISION
@@ -33,6 +34,34 @@ _COLUMNS = {"data.split_seed", "model.circuit", "model.qubits", "model.depth", "
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Untrained:
+    """An untrained model, and what is known of it alone: `alone` where models like it are not trained together."""
+
+    model: nn.Module
+    identity: dict[str, Any]
+    entanglement: str | None
+    alone: bool
+
+
+class Models:
+    """The untrained models of a study's cells, each made once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, _Untrained] = {}
+
+    def of(self, settings: dict[str, Any], data: Dataset) -> _Untrained:
+        """That of a cell, for samples like `data`."""
+        parts = [settings[table] for table in ("model", "training", "run")]
+        key = canonical([*parts, list(data.x.shape[1:]), len(data.classes)])
+        if key not in self._found:
+            model, card = model_of(settings, data, 0), settings["model"]["factory"] is None
+            # The pattern of the two-qubit gates, also where it is the card's own.
+            pattern = dict(circuit_of(settings).settings).get("entanglement") if card else None
+            self._found[key] = _Untrained(model, model_identity(settings), pattern, obstacle(model) is not None)
+        return self._found[key]
+
+
 class Point:
     """One point of the grid with one request: the split, and the tasks on it.
 
@@ -40,25 +69,23 @@ class Point:
         refused: by label of a method that cannot work here, why.
     """
 
-    def __init__(self, study: StudyConfig, cell: Settings, request: dict[str, Any], label: str) -> None:
+    def __init__(self, study: StudyConfig, cell: Settings, request: dict[str, Any], label: str, models: Models) -> None:
         self.study, self.request, self.label, self.values = study, request, label, cell.model_dump(mode="json")
         self.settings = cell.settled()
         for key in ("workers", "together"):  # the first changes no figure, the second is told by the units
             del self.settings["run"][key]
         self.trained = trained(self.settings)
         self.split = self._split()
-        self.together = study.settings.run.together
-        self.fresh = self._fresh()
+        self.fresh = self._fresh(models)
+        self.together = 1 if self.fresh.alone or is_alone(self.trained) else study.settings.run.together
         self.identity = hash_of(self._identity())
-        self.sets = {name: data_identity(data) for name, data in self.split.sets().items()}
-        if len(self.split.corrupted):
-            self.sets["clean"] = data_identity(self.split.clean)
-        self.entanglement = self._entanglement()
+        self.identities = identities_of(self.settings, request, str(study.folder))
+        self.sets = {name: identity for name, identity in self.identities.items() if name != "original"}
         self.refused = self._refused()
         self.choices = [choice for choice in study.methods if choice.label not in self.refused]
         self.originals = list(self._models("original", study.seeds))
         self.retrained = list(self._models("retrained", study.retrained_seeds()))
-        self.own = {choice.label: self._own(choice) for choice in self.choices if _trains(choice)}
+        self.own = {choice.label: self._own(choice) for choice in self.choices if choice.method.trains}
         self.tunings = dict(self._tunings()) if is_tuned(self.settings) else {}
 
     def place(self) -> dict[str, Any]:
@@ -74,9 +101,8 @@ class Point:
 
     def _own(self, choice: MethodChoice) -> tuple[list[Task], list[Task]]:
         """Originals and retrained models as a method trains them, of the same seeds."""
-        config = choice.to_config()
-        originals = self._models("original", self.study.seeds, config)
-        return list(originals), list(self._models("retrained", self.study.retrained_seeds(), config))
+        originals = self._models("original", self.study.seeds, choice)
+        return list(originals), list(self._models("retrained", self.study.retrained_seeds(), choice))
 
     def of(self, choice: MethodChoice) -> tuple[list[Task], list[Task]]:
         """The originals that a method starts from, and the retrained models that it is compared with."""
@@ -88,7 +114,7 @@ class Point:
             if choice.name == "retrain":
                 yield from self._references(choice)
                 continue
-            gradient = isinstance(methods.get(choice.to_config()), GradientMethod) and not _trains(choice)
+            gradient = isinstance(choice.method, GradientMethod) and not choice.method.trains
             for group in shared_out(range(len(self.originals)), self.together if gradient else 1):
                 yield from _unit(self._of_originals(choice, group))
 
@@ -115,22 +141,16 @@ class Point:
         except QunlearnError as error:
             raise InputError(f"{self.study.where('request')}: request {self.request}: {error}") from error
 
-    def _fresh(self) -> nn.Module:
-        """An untrained model of the cell."""
+    def _fresh(self, models: Models) -> _Untrained:
+        """The untrained model of the cell."""
         try:
-            return model_of(self.trained, self.split.train, 0)
+            return models.of(self.trained, self.split.train)
         except QunlearnError as error:
             raise InputError(f"{self.study.where('model.circuit')}: {error}") from error
 
     def _identity(self) -> dict[str, Any]:
-        try:
-            if is_alone(self.trained) or obstacle(self.fresh) is not None:
-                self.together = 1
-            model = model_identity(self.trained)
-        except QunlearnError as error:
-            raise InputError(f"{self.study.where('model.circuit')}: {error}") from error
         plugins = {name: source_hash(name) for name in self.settings["plugins"]["modules"]}
-        run = self.trained["run"]
+        model, run = self.fresh.identity, self.trained["run"]
         found = {"model": model, "training": self.settings["training"], "run": run, "plugins": plugins}
         return found | ({"noise": self.trained["noise"]} if "noise" in self.trained else {})
 
@@ -138,43 +158,36 @@ class Point:
         """By label the methods that cannot work with the cell's model, or cannot meet the request, and why."""
         found: dict[str, str] = {}
         for choice in self.study.methods:
-            method = methods.get(choice.to_config())
+            method = choice.method
             if "trace" in method.needs and not method.trains:
                 found[choice.label] = "it needs a trace, which only a method that trains its own originals can leave"
                 continue
-            trace = Trace(method.name) if method.trains else None
             try:
-                method.check_model(self.fresh, self.split.original)
-                method.check_task(task_of(self.split, self.fresh, trace=trace))
+                method.check_model(self.fresh.model, self.split.original)
+                method.check_task(replace(self._task, trace=Trace(method.name)) if method.trains else self._task)
             except QunlearnError as error:
                 found[choice.label] = str(error)
         return found
 
-    def _entanglement(self) -> str | None:
-        """The pattern of the two-qubit gates, also where it is the card's own."""
-        if self.settings["model"]["factory"] is not None:
-            return None
-        return dict(circuit_of(self.settings).settings).get("entanglement")
+    @cached_property
+    def _task(self) -> MethodTask:
+        """What a method would work on."""
+        return task_of(self.split, self.fresh.model)
 
-    def _models(self, kind: Kind, seeds: Sequence[int], method: dict[str, Any] | None = None) -> Iterator[Task]:
-        for group in shared_out(seeds, self.together if method is None else 1):
-            yield from _unit(self._model(kind, seed, group, method) for seed in group)
+    def _models(self, kind: Kind, seeds: Sequence[int], choice: MethodChoice | None = None) -> Iterator[Task]:
+        for group in shared_out(seeds, self.together if choice is None else 1):
+            yield from _unit(self._model(kind, seed, group, self.identities, choice) for seed in group)
 
     def _model(
-        self, kind: Kind, seed: int, group: Sequence[int], method: dict[str, Any] | None, split: Split | None = None
+        self, kind: Kind, seed: int, group: Sequence[int], found: dict[str, str], choice: MethodChoice | None = None
     ) -> Task:
-        split = split or self.split
-        trained_on = split.original if kind == "original" else split.retain
-        sets = {"training": data_identity(trained_on), "validation": data_identity(split.validation)}
+        """An original or a retrained model, trained on sets of these identities; by `choice` its own way."""
+        training = found["original" if kind == "original" else "retain"]
+        sets = {"training": training, "validation": found["validation"]}
         rules = {"protocol": self.split.protocol, "loop": LOOP_REVISION}
         determined = {"kind": kind, "identity": self.identity, "sets": sets, "rules": rules, "seed": seed}
-        key = hash_of(determined | _group(group) | ({"method": self.method(method)} if method else {}))
-        return Task(key, kind, self.trained, self.request, seed, method=method)
-
-    def method(self, config: dict[str, Any]) -> dict[str, Any]:
-        """What determines a method's work, for keys."""
-        method = methods.get(config)
-        return {"name": method.name, "revision": method.revision, **method.hyperparameters()}
+        key = hash_of(determined | _group(group) | ({"method": choice.identity} if choice else {}))
+        return Task(key, kind, self.trained, self.request, seed, method=choice.to_config() if choice else None)
 
     def _tuning_settings(self) -> dict[str, Any]:
         """The cell in which methods are tuned: where corrupted samples are to go, with others corrupted."""
@@ -185,19 +198,19 @@ class Point:
     def _tuning_original(self) -> Task:
         """The original model that tunings start from, whose seed is no other's."""
         settings, seed = self._tuning_settings(), self.study.tuning_seed()
-        split = self.split if settings == self.trained else split_of(settings, self.request, str(self.study.folder))
-        return replace(self._model("original", seed, [seed], None, split), settings=settings)
+        sets = identities_of(settings, self.request, str(self.study.folder))
+        return replace(self._model("original", seed, [seed], sets), settings=settings)
 
     def _tunings(self) -> Iterator[tuple[str, Task]]:
         """The tuning of every method that has something to search, by label."""
         original, settings = self._tuning_original(), self._tuning_settings()
         reported = [{key: item for key, item in one.items() if key not in CORRUPTION} for one in self.study.requests]
         request = tuning_request(self.split, reported, original.seed)
-        sets = split_of(settings, request, str(self.study.folder)).sets()
+        sets = identities_of(settings, request, str(self.study.folder))
         shared = {
             "kind": "tuning",
             "identity": self.identity,
-            "sets": {name: data_identity(sets[name]) for name in ("forget", "retain", "validation")},
+            "sets": {name: sets[name] for name in ("forget", "retain", "validation")},
             "models": [original.key],
             "rules": {"protocol": self.split.protocol, "loop": LOOP_REVISION, "tuning": TUNING_REVISION},
             "seed": original.seed,
@@ -227,7 +240,7 @@ class Point:
             "identity": self.identity,
             "sets": self.sets,
             "models": [original, *retrained],
-            "method": self.method(choice.to_config()),
+            "method": choice.identity,
             "request": ForgetRequest.from_config(self.request).to_config(),
             "rules": {"protocol": self.split.protocol, "loop": LOOP_REVISION, "trial": REVISION},
             "seed": seed,
@@ -244,27 +257,35 @@ class Point:
 
     def row(self, choice: MethodChoice, seed: int, of_trial: bool = True) -> dict[str, Any]:
         """The identifying columns of what is done with a method and a seed."""
+        swept = self._swept
+        if not of_trial and self.values["noise"]["during"] != "all":  # what is tuned exactly serves every noise
+            swept = {name: value for name, value in swept.items() if not is_condition(name)}
+        named = {column_of(name): value for name, value in swept.items()}
+        return {**self._columns, "method": choice.label, "seed": seed, **named}
+
+    @cached_property
+    def _columns(self) -> dict[str, Any]:
         data, model = self.settings["data"], self.settings["model"]
         hybrid = model["factory"] is None
-        row = {
+        return {
             "study": self.study.name,
             "protocol": self.settings["protocol"],
             "dataset": data["dataset"] or data["file"],
             "split_seed": data["split_seed"],
-            "circuit": _circuit_name(model) if hybrid else model["factory"],
+            "circuit": circuit_name(model) if hybrid else model["factory"],
             "qubits": model["qubits"] if hybrid else None,
             "depth": model["depth"] if hybrid else None,
-            "entanglement": self.entanglement,
+            "entanglement": self.fresh.entanglement,
             "encoder": model["encoder"] if hybrid else None,
             "head": model["head"] if hybrid else None,
             "request": self.label,
-            "method": choice.label,
-            "seed": seed,
         }
-        swept = [name for name in self.study.swept() if name not in _COLUMNS]
-        if not of_trial and self.values["noise"]["during"] != "all":  # what is tuned exactly serves every noise
-            swept = [name for name in swept if not is_condition(name)]
-        return row | {column_of(name): _shown(_lookup(self.values, name)) for name in swept}
+
+    @cached_property
+    def _swept(self) -> dict[str, Any]:
+        """What of the swept keys has no column yet, by dotted name."""
+        names = [name for name in self.study.swept() if name not in _COLUMNS]
+        return {name: _shown(_lookup(self.values, name)) for name in names}
 
 
 def shared_out(items: Sequence[int], size: int) -> list[tuple[int, ...]]:
@@ -287,15 +308,6 @@ def _unit(tasks: Iterator[Task]) -> Iterator[Task]:
 def _group(seeds: Sequence[int]) -> dict[str, Any]:
     """What a key holds of the seeds computed together; nothing of one alone, who is the same in any study."""
     return {"together": list(seeds)} if len(seeds) > 1 else {}
-
-
-def _circuit_name(model: dict[str, Any]) -> str:
-    control = {"twin": " (classical twin)", "frozen": " (frozen)"}.get(model["control"] or "", "")
-    return f"{model['circuit']}{control}"
-
-
-def _trains(choice: MethodChoice) -> bool:
-    return methods.get(choice.to_config()).trains
 
 
 def _shown(value: Any) -> Any:

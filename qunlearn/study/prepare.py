@@ -117,6 +117,18 @@ def model_identity(settings: dict[str, Any]) -> dict[str, Any]:
     return {**parts, "circuit": json.loads(circuit_of(settings).to_json())}
 
 
-def data_identity(data: Dataset) -> str:
-    """A hash of a set of samples: their content, numbers and order."""
-    return hash_of({"content": data.fingerprint, "ids": data.ids.tolist()})
+def identities_of(settings: dict[str, Any], request: dict[str, Any], folder: str) -> dict[str, str]:
+    """By name a hash of every set of a split, content, numbers and order.
+
+    Beside the sets that `Split.sets` names, "original" trains the original, and "clean" is there where some are
+    corrupted.
+    """
+    part = {key: settings[key] for key in ("data", "protocol")}
+    return dict(_identities(canonical(part), canonical(request), folder))
+
+
+@functools.lru_cache(maxsize=1024)
+def _identities(part: str, request: str, folder: str) -> dict[str, str]:
+    split = _split(part, request, folder)
+    sets = {**split.sets(), "original": split.original} | ({"clean": split.clean} if len(split.corrupted) else {})
+    return {name: hash_of({"content": data.fingerprint, "ids": data.ids.tolist()}) for name, data in sets.items()}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from qunlearn.errors import InputError
 from qunlearn.study.config import Settings
-from qunlearn.study.grid import OWN_AXES, REQUESTS, MethodChoice, StudyConfig, sweepable, with_values
+from qunlearn.study.grid import CONTROLS, OWN_AXES, REQUESTS, MethodChoice, StudyConfig, sweepable, with_values
 from qunlearn.study.task import CORRUPTION
 from qunlearn.study.toml_text import dump, line_of
 
@@ -134,7 +134,7 @@ def _build(raw: dict[str, Any], source: _Source, folder: Path) -> StudyConfig:
         settings=settings,
         axes=axes,
         requests=_requests(grid.get("request", [{"fraction": 0.05}]), settings, axes, source),
-        methods=_methods(grid.get("method", []), source),
+        methods=_methods(grid.get("method", []), bool(settings.audit.families), source),
         seeds=_seeds(grid.get("seed", [0]), source),
         folder=folder,
         text=source.text,
@@ -256,7 +256,8 @@ def _check_corruption(request: dict[str, Any], settings: Settings, axes: Axes, s
         raise InputError(f"{source.place(path)}: {key}: {_expected(dict(first), ['data', key])}") from None
 
 
-def _methods(values: Any, source: _Source) -> tuple[MethodChoice, ...]:
+def _methods(values: Any, audited: bool, source: _Source) -> tuple[MethodChoice, ...]:
+    """The methods, and the controls that are not among them: two before, and one after them if audited."""
     path = ["grid", "method"]
     if values != []:
         _list(values, path, source)
@@ -264,12 +265,13 @@ def _methods(values: Any, source: _Source) -> tuple[MethodChoice, ...]:
         choices = [MethodChoice.read(value) for value in values]
     except InputError as error:
         raise InputError(f"{source.place(path)}: {error}") from None
-    labels = [choice.label for choice in choices]
+    names = {choice.name for choice in choices}
+    none, retrain, last = ([MethodChoice.read(name)] if name not in names else [] for name in CONTROLS)
+    found = (*none, *retrain, *choices, *(last if audited else []))
+    labels = [choice.label for choice in found]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise InputError(f"{source.place(path)}: expected every label once, got {sorted(twice)} twice")
-    names = {choice.name for choice in choices}
-    missing = [MethodChoice.read(name) for name in ("none", "retrain") if name not in names]
-    return (*missing, *choices)
+    return found
 
 
 def _seeds(values: Any, source: _Source) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qunlearn.errors import InputError, UnknownNameError
 from qunlearn.study.store import Store, read_json
-from qunlearn.study.task import Task, corruption_of
+from qunlearn.study.task import Task, circuit_name, corruption_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -149,7 +149,7 @@ class Study:
         return {
             "dataset": data["dataset"] or data["file"],
             "split_seed": data["split_seed"],
-            "circuit": model["circuit"] if hybrid else model["factory"],
+            "circuit": circuit_name(model) if hybrid else model["factory"],
             **{key: model[key] if hybrid else None for key in knobs},
             "entanglement": self._rows.get(task.key, {}).get("entanglement", model["entanglement"]),
             "corruption": corruption_of(task.settings),
@@ -161,8 +161,9 @@ class Study:
 
     @cached_property
     def _rows(self) -> dict[str, dict[str, Any]]:
-        """By key of a model the row of a trial that needs it."""
-        return {key: trial.row for trial in self.trials for key in trial.needs}
+        """By key of a model the row of a trial that needs it, or of a tuning."""
+        tunings = (task for task in self.tasks if task.kind == "tuning")
+        return {key: task.row for task in (*tunings, *self.trials) for key in task.needs}
 
     def table(self) -> DataFrame:
         """One row a finished trial in the order of the plan: what identifies it, figures, counts.

@@ -13,7 +13,7 @@ from qunlearn.files import write_bytes
 from qunlearn.study.baselines import baselines
 from qunlearn.study.estimate import Estimate, estimate
 from qunlearn.study.executors import Executor, LocalPool, cores
-from qunlearn.study.grid import StudyConfig
+from qunlearn.study.grid import CONTROLS, StudyConfig
 from qunlearn.study.machines import note_machines, this_machine
 from qunlearn.study.plan import Plan, make_plan
 from qunlearn.study.progress import StudyProgress, duration
@@ -125,7 +125,7 @@ def refuse_other_study(store: Store, study: StudyConfig) -> None:
         path.replace(path.with_suffix(".json.corrupt"))  # it is written again from the study file
         return
     now = _flat(study.to_dict())
-    before, now = ({key: value for key, value in one.items() if not key.startswith("audit.")} for one in (before, now))
+    before, now = (_without_audits(one) for one in (before, now))
     differences = [
         f"  {key}: {before.get(key, 'not set')!r} there, {now.get(key, 'not set')!r} now"
         for key in [*before, *(key for key in now if key not in before)]
@@ -136,6 +136,13 @@ def refuse_other_study(store: Store, study: StudyConfig) -> None:
             f"expected {store.root} to hold this study, got another one; choose another --out, or remove the folder\n"
             + "\n".join(differences)
         )
+
+
+def _without_audits(flat: dict[str, Any]) -> dict[str, Any]:
+    """What a study is apart from its audits, and apart from the control that they add to the methods."""
+    found = {key: value for key, value in flat.items() if not key.startswith("audit.")}
+    added = {"name": CONTROLS[-1], "label": CONTROLS[-1]}
+    return found | {"grid.method": [one for one in found.get("grid.method", []) if one != added]}
 
 
 def left_out(plan: Plan) -> list[str]:
@@ -182,7 +189,36 @@ def _left(plan: Plan, store: Store, retry_failed: bool, say: Say) -> list[Task]:
         for key in failed:
             store.failure(key).unlink()
         failed = set()
+    if outdated := _outdated(plan, store, done, failed):
+        say(f"the ranking of methods was made without trials that had failed; {len(outdated)} tasks are done again")
+        done -= outdated
     return [task for task in plan.tasks if task.key not in done and task.key not in failed]
+
+
+def _outdated(plan: Plan, store: Store, done: set[str], failed: set[str]) -> set[str]:
+    """Remove the rankings that went without a trial which is no failure any more, and what was done by them.
+
+    Blocks of models stay: a model is the same whatever ranks its method.
+
+    Returns:
+        The keys of all that was removed.
+    """
+    records = {task.key: store.result("ranking", task.key)["record"] for task in plan.of("ranking") if task.key in done}
+    old = {key for key, record in records.items() if not failed.issuperset(record.get("without", ()))}
+    if not old:
+        return set()
+    found = []
+    for task in plan.tasks:
+        decided = task.ranking in old and task.key in done
+        if task.key in old or (decided and (task.kind == "audit" or _is_without_models(task, store))):
+            found.append(task)
+    for task in sorted(found, key=lambda task: task.key in old):  # rankings last: who is interrupted begins again
+        store.remove(task.kind, task.key)
+    return {task.key for task in found}
+
+
+def _is_without_models(task: Task, store: Store) -> bool:
+    return "reason" in store.result(task.kind, task.key)["record"]
 
 
 def _work(pool: Executor, plan: Plan, left: list[Task], failed: set[str], cost: Estimate) -> None:

@@ -91,6 +91,10 @@ class Store:
             if not path.is_file() or sha256(path.read_bytes()) != expected:
                 raise CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
 
+    def remove(self, kind: Kind, key: str) -> None:
+        """Remove what a task left."""
+        shutil.rmtree(self.folder(kind, key))
+
     def set_aside(self, kind: Kind, key: str) -> Path:
         """Rename a task's folder to KEY.corrupt, so that it is neither used nor lost; where it lies now."""
         folder = self.folder(kind, key)

@@ -20,6 +20,12 @@ def corruption_of(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {data[key]}" for key in CORRUPTION if key in data)
 
 
+def circuit_name(model: dict[str, Any]) -> str:
+    """How the tables call the circuit of a model's settings: with the control in its place, if there is one."""
+    control = {"twin": " (classical twin)", "frozen": " (frozen)"}.get(model["control"] or "", "")
+    return f"{model['circuit']}{control}"
+
+
 @dataclass(frozen=True)
 class Task:
     """One result of a study; plain JSON data, so that any executor can send it.
@@ -189,11 +195,14 @@ def json_text(data: Any) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+_PLAIN = frozenset((str, int, bool, type(None)))  # most of what there is, and always finite
+
+
 def _finite(data: Any) -> Any:
     if isinstance(data, dict):
-        return {str(key): _finite(value) for key, value in data.items()}
+        return {str(key): value if type(value) in _PLAIN else _finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
+        return [value if type(value) in _PLAIN else _finite(value) for value in data]
     if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
         return None
     return data

@@ -105,7 +105,7 @@ _GRID = """\
 # say what is corrupted for it alone: { corrupted = true, label_flips = 0.1 }.
 request = [{ fraction = 0.05 }]
 # A name (`qunlearn list methods`), or a table with `name`, hyper-parameters and, if you like, a `label` for the tables.
-# "none" and "retrain" are always there.
+# "none" and "retrain" are always there, and where models are audited "head-only", a control.
 method = ["none", "retrain", "fine-tune"]
 seed = [0]                         # initialisation, order of samples, method
 """

@@ -18,6 +18,7 @@ from qunlearn.data import Split
 from qunlearn.errors import NumericalError
 from qunlearn.evaluation import Judge, Predictions, predict
 from qunlearn.methods import Unlearned
+from qunlearn.methods.base import train_own_way
 from qunlearn.methods.unlearn import unlearn_all
 from qunlearn.models import load_model
 from qunlearn.models.files import REBUILDABLE, model_files
@@ -30,7 +31,7 @@ from qunlearn.training.counting import Counts
 from qunlearn.training.recipe import recipe_of
 from qunlearn.training.replicas import obstacle
 from qunlearn.training.trace import Trace
-from qunlearn.training.train import Trained, fit_all, matched, of_classes, refit_all, required_recipe
+from qunlearn.training.train import Trained, fit_all, of_classes, refit_all, required_recipe
 
 PREDICTIONS = "predictions.safetensors"
 TRACE = "trace.safetensors"
@@ -138,12 +139,9 @@ def _own_way(task: Task, fresh: nn.Module, split: Split) -> Trained | NumericalE
     of_all = task.kind == "original"
     data = split.original if of_all else split.retain
     validation = split.validation if of_all or split.protocol == "published" else of_classes(split.validation, data)
-    valid = None if validation is None else matched(validation, fresh)
-    recipe, method = required_recipe(fresh), methods.get(task.method)
-    try:
-        model = method.train(fresh, matched(data, fresh), validation=valid, recipe=recipe, seed=task.seed)
-    except NumericalError as error:
-        return error
+    model = train_own_way(methods.get(task.method), fresh, data, validation, task.seed)
+    if isinstance(model, NumericalError):
+        return model
     counts = getattr(model, "training_counts", Counts())
     history = list(getattr(model, "training_history", []))
     return Trained(model, counts, history, getattr(model, "training_kept", history[-1]["epoch"] if history else 0))

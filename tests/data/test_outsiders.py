@@ -28,3 +28,7 @@ def test_outsiders_get_the_forget_samples_wrong_labels_and_noise() -> None:
     norms = found.data.x[noisy].flatten(1).norm(dim=1)
     assert norms.min() >= spoilt.min() * (1 - 1e-5)
     assert norms.max() <= spoilt.max() * (1 + 1e-5)
+    # Noise of its own: a forget sample's very input, which a model may know by heart, would be no outsider's.
+    seen = split.forget.x.flatten(1).double()
+    alone = torch.cdist(found.data.x[noisy].flatten(1).double(), seen).min(1).values
+    assert (alone > 0.1 * norms.min()).all()

@@ -104,7 +104,9 @@ def test_sound_leaves_images_untouched_and_takes_other_intervals() -> None:
     assert torch.equal(images.test.x, digits.x[torch.isin(digits.ids, images.test.ids)])
     wide = iris.split(CLASS_0, scale=(-1.0, 2.0)).train.x
     assert (float(wide.min()), float(wide.max())) == (-1.0, 2.0)
-    assert SoundProtocol(shares=(70, 10, 10, 10)).build(iris, CLASS_0).train.y.bincount().tolist() == [35, 35, 35]
+    split = SoundProtocol(shares=(70, 4, 10, 16)).build(iris, CLASS_0)
+    for name, size in (("train", 35), ("validation", 2), ("test", 5), ("holdout", 8)):
+        assert getattr(split, name).y.bincount().tolist() == [size] * 3
 
 
 @pytest.mark.parametrize(

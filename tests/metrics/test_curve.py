@@ -4,10 +4,20 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import binom
+from sklearn.metrics import roc_curve
 
 from qunlearn.errors import InputError
-from qunlearn.metrics import attack_curve, auc, auc_interval, balanced_accuracy, tpr_at_fpr
+from qunlearn.metrics import Rate, attack_curve, auc, auc_interval, balanced_accuracy
+
+
+def best_rate(positive: np.ndarray, negative: np.ndarray, fpr: float) -> float:
+    """The greatest true-positive rate of scikit-learn's curve at such a false-positive rate."""
+    worlds = np.repeat([1, 0], [len(positive), len(negative)])
+    rates = roc_curve(worlds, np.concatenate([positive, negative]), drop_intermediate=False)
+    return float(max(tpr for found, tpr in zip(*rates[:2], strict=True) if found <= fpr + 1e-12))
 
 
 @pytest.mark.parametrize("levels", [5, 10_000], ids=["ties", "none"])
@@ -22,12 +32,36 @@ def test_figures_are_those_of_all_scores_in_one(levels: int) -> None:
     assert curve.auc.value == pytest.approx(auc(s, t), abs=1e-12)
     assert curve.balanced_accuracy.value == pytest.approx(balanced_accuracy(s, t, threshold=0.0).value, abs=1e-12)
     for fpr in (0.01, 0.05):
-        truth = tpr_at_fpr(s, t, fpr)
-        assert (curve.tpr[fpr].value, curve.tpr[fpr].threshold) == pytest.approx((truth.value, truth.threshold))
-        assert curve.tpr[fpr].low <= truth.value <= curve.tpr[fpr].high
+        found = curve.tpr[fpr]
+        assert found.value == pytest.approx(best_rate(s[~np.isnan(s)], t[~np.isnan(t)], fpr))
+        assert found.low <= found.value <= found.high
+        assert (s > found.threshold).sum() / (~np.isnan(s)).sum() == pytest.approx(found.value)
+        assert (t > found.threshold).sum() / (~np.isnan(t)).sum() <= fpr
     present = ~np.isnan(scores)
     assert (curve.positives, curve.negatives) == (int((positive & present).sum()), int((~positive & present).sum()))
     assert (curve.models, curve.samples) == scores.shape
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.lists(st.integers(0, 40), min_size=100, max_size=160))
+def test_a_rate_is_scikit_learns_whatever_the_ties(positive: list[int], negative: list[int]) -> None:
+    scores = np.array([positive + negative], dtype=np.float64)
+    found = attack_curve(scores, np.arange(scores.size) < len(positive), fprs=(0.1,), resamples=2).tpr[0.1]
+    assert found.value == pytest.approx(best_rate(np.array(positive), np.array(negative), 0.1), abs=1e-12)
+    assert np.mean(np.array(negative) > found.threshold) <= 0.1
+    assert np.mean(np.array(positive) > found.threshold) == pytest.approx(found.value)
+    assert (found.positives, found.negatives, found.reason) == (len(positive), len(negative), "")
+
+
+def test_a_rate_needs_ten_negatives_beyond_its_threshold() -> None:
+    def rate(positives: int, negatives: int) -> Rate:
+        return attack_curve(np.zeros((1, positives + negatives)), np.arange(positives + negatives) < positives).tpr[
+            0.01
+        ]
+
+    needed = "needs 1000 non-member scores for a false-positive rate of 1 %, there are 999"
+    assert rate(5, 999).reason == needed
+    assert rate(0, 1000).reason == "there are no member scores"
+    assert rate(5, 1000).value == 0, "all equal: no threshold separates, and none is claimed to"
 
 
 def test_a_rate_is_absent_with_its_reason() -> None:

@@ -91,13 +91,13 @@ def test_the_windows_are_those_near_the_narrower_group(scale: float) -> None:
 
 def test_the_score_is_the_released_sum_over_buckets() -> None:
     epsilons = np.concatenate([np.linspace(0, 9, 181), [50.0, math.log(63), 4.5, 4.999, 5.0]])
-    for models in (64, 512):
+    for models in (64, 149, 512):  # 149 models: ln 148 < 5 < ln 149
         total, start, share, buckets = np.ceil(np.log(models - 1)), 0.0, 1.0, {}
         while start + 0.5 <= total:
             buckets[start], share, start = share, share / 2, start + 0.5
         truth = [next((p for s, p in buckets.items() if e < s + 0.5), 0.0) for e in epsilons]
         assert points(epsilons, models).tolist() == truth
-        assert len(buckets) == {64: 10, 512: 14}[models]
+        assert len(buckets) == {64: 10, 149: 10, 512: 14}[models]
 
 
 def test_score_ratios_and_cap() -> None:

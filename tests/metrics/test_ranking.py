@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, friedmanchisquare, rankdata, studentized_range, wilcoxon
 
 from qunlearn.errors import InputError
-from qunlearn.metrics import holm, paired_difference, rank
+from qunlearn.metrics import paired_difference, rank
 
 # Two-tailed Nemenyi quantiles at 5 % for 3 to 10 classifiers: table 5a of Demsar 2006.
 DEMSAR = (2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164)
@@ -130,9 +130,3 @@ def test_the_paired_interval_covers_a_known_difference() -> None:
         found = paired_difference(rng.normal(0.3, 1, 30), rng.normal(0, 1, 30), resamples=300)
         covered += found.low <= 0.3 <= found.high
     assert covered >= binom.ppf(1e-3, runs, 0.93)
-
-
-def test_holm_steps_down() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, math.nan, 0.2]) == pytest.approx([0.5, math.nan, 0.4], nan_ok=True)
-    assert holm([]).tolist() == []

@@ -4,22 +4,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
-from scipy.stats import binomtest, ks_2samp
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from qunlearn.errors import InputError
 from qunlearn.metrics import (
-    activation_distance_l1,
-    activation_distance_l2,
     information_difference,
+    information_difference_by_part,
     interclass_confusion,
-    ks_statistic,
     layer_distance,
     zrf,
+    zrf_by_sample,
 )
 
 
@@ -28,6 +25,7 @@ def test_zrf_is_one_less_the_divergence_in_bits() -> None:
     one, other = rng.normal(size=(2, 40, 5)) * 4
     divergence = jensenshannon(softmax(one, axis=1), softmax(other, axis=1), axis=1, base=2) ** 2
     assert zrf(one, other) == pytest.approx(1 - divergence.mean(), abs=1e-12)
+    assert zrf_by_sample(one, other) == pytest.approx(1 - divergence, abs=1e-12)
     assert zrf(one, one) == pytest.approx(1)
     assert zrf(np.eye(2) * 900, np.eye(2)[::-1] * 900) == pytest.approx(0, abs=1e-12)
     assert math.isnan(zrf(np.zeros((0, 3)), np.zeros((0, 3))))
@@ -39,6 +37,8 @@ def test_information_difference_is_a_ratio_of_signed_sums() -> None:
     assert information_difference(retrained, original, retrained) == 0
     assert information_difference([0.9, 0.4, 0.3], original, retrained) == pytest.approx((0.2 - 0.1) / 1.4)
     assert information_difference([0.6, 0.5, 0.3], original, retrained) == pytest.approx(-0.1 / 1.4)
+    parts = information_difference_by_part([0.9, 0.4, 0.3], original, retrained)
+    assert parts == pytest.approx([3 * 0.2 / 1.4, -3 * 0.1 / 1.4, 0])
     assert math.isnan(information_difference(original, retrained, original))
     with pytest.raises(InputError, match="the same layers of three models, got 2, 3 and 3"):
         information_difference([1.0, 2.0], original, retrained)
@@ -59,28 +59,6 @@ def test_interclass_confusion_counts_as_the_confusion_matrix_does() -> None:
     for classes in ((1, 1), (0, 4), (-1, 0)):
         with pytest.raises(InputError, match="expected two classes from 0 to 3"):
             interclass_confusion(logits, y, *classes)
-
-
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=30), st.lists(st.floats(-5, 5), min_size=1, max_size=30))
-def test_ks_is_the_greatest_difference_of_shares(first: list[float], second: list[float]) -> None:
-    found = ks_statistic([*first, math.nan], second)
-    one, other = np.array(first), np.array(second)
-    truth = max(abs((one <= t).mean() - (other <= t).mean()) for t in first + second)
-    assert found.statistic == pytest.approx(truth, abs=1e-12)
-    assert found.p_value == pytest.approx(ks_2samp(one, other).pvalue)
-    assert found.shift == pytest.approx(one.mean() - other.mean())
-    assert found.n == min(len(first), len(second))
-
-
-def test_ks_of_nothing_is_nan() -> None:
-    assert math.isnan(ks_statistic([], [1.0]).statistic)
-
-
-def test_activation_distances_name_their_norm() -> None:
-    one, other = np.log([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]), np.log([[0.2, 0.3, 0.5], [0.1, 0.2, 0.7]])
-    assert activation_distance_l1(one, other) == pytest.approx((0.6 + 0.2) / 2)
-    assert activation_distance_l2(one, other) == pytest.approx((0.3 * math.sqrt(2) + 0.1 * math.sqrt(2)) / 2)
-    assert activation_distance_l1(np.eye(2) * 900, np.eye(2)[::-1] * 900) == pytest.approx(2)
 
 
 def test_layer_distance_is_in_units_of_the_original_and_goes_around_the_circle() -> None:

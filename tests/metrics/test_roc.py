@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
 
 from qunlearn.errors import InputError
-from qunlearn.metrics import auc, auc_interval, balanced_accuracy, tpr_at_fpr
+from qunlearn.metrics import auc, auc_interval, balanced_accuracy
 from qunlearn.metrics.roc import best_threshold
 
 SCORES = st.lists(st.integers(-8, 8).map(float), min_size=2, max_size=30)
@@ -92,34 +92,7 @@ def test_balanced_accuracy_at_a_given_threshold_counts() -> None:
     assert math.isnan(balanced_accuracy([1.0], [0.0, 1.0]).value)
 
 
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.lists(st.integers(0, 40), min_size=100, max_size=160))
-def test_tpr_is_scikit_learns_curve_with_an_exact_interval(positive: list[int], negative: list[int]) -> None:
-    found = tpr_at_fpr(np.array(positive, dtype=float), np.array(negative, dtype=float), 0.1)
-    shares = roc_curve([1] * len(positive) + [0] * len(negative), positive + negative, drop_intermediate=False)
-    truth = max(tpr for fpr, tpr in zip(*shares[:2], strict=True) if fpr <= 0.1 + 1e-12)
-    assert found.value == pytest.approx(truth, abs=1e-12)
-    assert np.mean(np.array(negative) > found.threshold) <= 0.1
-    exact = binomtest(round(truth * len(positive)), len(positive)).proportion_ci(0.95, "exact")
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
-    assert (found.positives, found.negatives, found.reason) == (len(positive), len(negative), "")
-
-
-def test_tpr_is_absent_with_its_reason() -> None:
-    rng = np.random.default_rng(0)
-    s, t = rng.normal(size=50), rng.normal(size=999)
-    missing = tpr_at_fpr(s, t, 0.01)
-    assert math.isnan(missing.value)
-    assert missing.reason == "needs 1000 non-member scores for a false-positive rate of 1 %, there are 999"
-    assert not math.isnan(tpr_at_fpr(s, np.append(t, 0.0), 0.01).value)
-    assert "needs 10000" in tpr_at_fpr(s, t, 0.001).reason
-    assert tpr_at_fpr([], np.zeros(1000), 0.01).reason == "there are no member scores"
-    # All equal: no threshold separates, and none is claimed to.
-    assert tpr_at_fpr(np.zeros(5), np.zeros(1000), 0.01).value == 0
-
-
 def test_what_is_no_input_is_refused() -> None:
-    with pytest.raises(InputError, match="between 0 and 1, got 1"):
-        tpr_at_fpr([1.0], [0.0], 1.0)
     with pytest.raises(InputError, match="positive_weights: expected 2 numbers"):
         auc([1.0, 2.0], [0.0], [1.0])
     with pytest.raises(InputError, match="negative_weights"):

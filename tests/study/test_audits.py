@@ -18,7 +18,7 @@ from qunlearn.evaluation.audit import Auditor
 from qunlearn.files import write_bytes
 from qunlearn.metrics import phi
 from qunlearn.study import runner
-from qunlearn.study.audit_plan import families
+from qunlearn.study.audit_plan import FOR_AN_EXACT_METHOD, families
 from qunlearn.study.blocks import KIND, SCORES
 from qunlearn.study.estimate import estimate
 from qunlearn.study.plan import Plan, make_plan
@@ -287,6 +287,119 @@ def test_a_failed_trial_costs_its_own_audit_and_no_other(root: Path, file: Path,
     assert outcomes[audit.key].status == "failed"
     assert store.result("ranking", ranking.key)["record"]["failed"] == ["fine-tune"]
     assert store.result("ranking", ranking.key)["record"]["order"] == ["ascent"]
+
+
+LATE = """
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from qunlearn.methods import Method, register
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Late(Method):
+    name: ClassVar[str] = "late"
+
+    def run(self, model, task, work):
+        mark = Path(__file__).with_suffix(".mark")
+        if not mark.exists():
+            mark.touch()
+            raise ValueError("not yet")
+        return model
+"""
+
+
+@pytest.mark.usefixtures("nothing_but_the_tasks")
+def test_a_ranking_is_made_again_with_a_trial_that_had_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left then is what a study leaves in which nothing ever failed."""
+    from qunlearn.methods import registry
+
+    monkeypatch.setattr(registry, "_REGISTRY", registry.available())  # what a plugin registers stays in this test
+    (tmp_path / "late_plugin.py").write_text(LATE, encoding="utf-8")
+    file = tmp_path / "late.toml"
+    harmful = '{ name = "gradient-ascent", epochs = 20, learning_rate = 1.0, label = "ascent" }'
+    methods = f'method=["late", {harmful}]'
+    text = AUDITED.replace(', "streisand"', "").replace(", { class = 0 }", "")
+    file.write_text(text + '[plugins]\nmodules = ["late_plugin"]\n', encoding="utf-8")
+    config, out, said = read_study(file, [methods]), tmp_path / "out", list[str]()
+
+    def finish(root: Path, retry: bool = False) -> runner.Finished:
+        return runner.run_study(config, root, workers=1, retry_failed=retry, say=said.append)
+
+    assert finish(out).failed > 0
+    study = Study(out)
+    (bad,) = of(study, "trial", method="late")
+    (ranking,) = study.rankings()
+    assert ranking["without"] == [bad.key]
+    assert ranking["best"] == ["ascent"]
+    before = every_record(out)
+    assert finish(out).failed > 0
+    assert every_record(out) == before
+    assert finish(out, retry=True).failed == 0
+    assert "without trials that had failed" in said[-2]
+    (ranking,) = study.rankings()
+    assert "without" not in ranking
+    assert ranking["best"] == ["late"]
+    assert finish(tmp_path / "whole").failed == 0
+    after, whole = every_record(out), every_record(tmp_path / "whole")
+    kept = {f"shadows/{task.key}/result.json" for task in of(study, "shadow", method="ascent")}
+    assert {place for place in whole if after[place] != whole[place]} == kept  # made before, and no longer looked at
+    assert after.keys() == whole.keys()
+
+
+def test_exact_methods_are_neither_ranked_nor_shadowed(file: Path) -> None:
+    """Of every exact method that can unlearn here the audits say why."""
+    from qunlearn.methods import available
+    from qunlearn.methods.certificate import EXACT
+
+    exact = [name for name, method in available().items() if method.certifies == EXACT and name != "retrain"]
+    plan = plan_of(file, f"method={json.dumps([*exact, 'fine-tune'])}", "audit.quality=64", "request=[{fraction=0.1}]")
+    audits = {name: [task for task in plan.of("audit") if task.row["method"] == name] for name in exact}
+    there = [name for name in exact if audits[name]]
+    assert "sisa" in there
+    for task in (task for name in there for task in audits[name]):
+        assert task.extra["no_shadows"] == task.extra["no_population"] == FOR_AN_EXACT_METHOD
+        assert not task.uses
+        assert task.ranking is None
+    blocks = [task.row.get("method") for task in plan.of("shadow") + plan.of("population")]
+    assert set(blocks) == {None, "none", "fine-tune", "head-only"}
+    (ranking,) = plan.of("ranking")
+    assert list(ranking.extra["trials"]) == ["fine-tune"]
+
+
+def test_the_control_is_always_audited(file: Path, root: Path, tmp_path: Path) -> None:
+    named = read_study(file, ['method=["fine-tune", { name = "head-only", epochs = 2, label = "mine" }]'])
+    assert [one.label for one in named.methods] == ["none", "retrain", "fine-tune", "mine"]
+    added = read_study(file, ['method=["fine-tune"]'])
+    assert [one.label for one in added.methods] == ["none", "retrain", "fine-tune", "head-only"]
+    assert "head-only" in {task.row["method"] for task in make_plan(added).of("audit")}
+    plain = ["audit.families=[]", "audit.shadows=0", 'method=["fine-tune"]']
+    assert [one.label for one in read_study(file, plain).methods] == ["none", "retrain", "fine-tune"]
+    write_bytes(tmp_path / "plan.json", json_text(plan_of(file, *plain).to_dict()).encode())
+    runner.refuse_other_study(Store(tmp_path), added)  # audits, asked for later, bring it in
+    with pytest.raises(InputError, match=r"grid\.method"):
+        runner.refuse_other_study(Store(root), added)
+
+
+def test_a_model_that_the_control_cannot_serve_is_audited_without_it(tmp_path: Path) -> None:
+    (tmp_path / "bent_factory.py").write_text(BENT, encoding="utf-8")
+    text = AUDITED.replace("qubits = 4\ndepth = 1", 'factory = "bent_factory:make_model"').replace(', "head-only"', "")
+    (tmp_path / "bent.toml").write_text(text, encoding="utf-8")
+    plan = plan_of(tmp_path / "bent.toml")
+    assert {task.row["method"] for task in plan.of("audit")} == {"none", "retrain", "fine-tune", "ascent"}
+    assert {one["method"] for one in plan.left_out} == {"head-only"}
+    assert all("linear" in one["reason"] for one in plan.left_out)
+
+
+BENT = """
+from torch import nn
+
+
+def make_model(inputs, classes):
+    return nn.Sequential(nn.Unflatten(1, (1, inputs[0])), nn.Conv1d(1, classes, inputs[0]), nn.Flatten())
+"""
 
 
 def test_estimate_counts_audits(file: Path) -> None:

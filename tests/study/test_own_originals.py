@@ -205,10 +205,12 @@ def test_originals_stand_beside_logistic_regression_on_the_same_training_set(fil
     rows = baselines(plan)
     assert [row.get("corruption") for row in rows] == [None, "label_flips 0.1"], "none of those that tune"
     settings = own(plan, "original", None)[0].settings
-    train = split_of(settings, {"fraction": 0.1}, str(file.parent)).train
-    scaled = (train.x - train.x.mean(0)) / train.x.std(0, correction=0)
-    model = LogisticRegression(max_iter=5000).fit(scaled.numpy(), train.y.numpy())
-    assert rows[0]["accuracy_train"] == pytest.approx(model.score(scaled.numpy(), train.y.numpy()))
+    split = split_of(settings, {"fraction": 0.1}, str(file.parent))
+    mean, deviation = split.train.x.mean(0), split.train.x.std(0, correction=0)
+    train, test = (((data.x - mean) / deviation).numpy() for data in (split.train, split.test))
+    model = LogisticRegression(max_iter=5000).fit(train, split.train.y.numpy())
+    assert rows[0]["accuracy_train"] == pytest.approx(model.score(train, split.train.y.numpy()))
+    assert rows[0]["accuracy_test"] == pytest.approx(model.score(test, split.test.y.numpy()))
 
 
 def test_the_accuracy_of_originals_is_that_of_one_kind_of_training_set(study: Study, file: Path) -> None:
@@ -222,9 +224,9 @@ def test_the_accuracy_of_originals_is_that_of_one_kind_of_training_set(study: St
 
 def test_the_sizes_of_the_sets_are_a_key_that_leaves_no_trace_by_default(file: Path) -> None:
     request = "request=[{fraction=0.1}]"
-    (task,) = plan_of(file, request, "data.shares=[40, 20, 20, 20]").of("original")[:1]
+    (task,) = plan_of(file, request, "data.shares=[40, 30, 10, 20]").of("original")[:1]
     split = split_of(task.settings, task.request, str(file.parent))
-    assert [len(getattr(split, name)) for name in ("train", "validation", "test", "holdout")] == [60, 30, 30, 30]
+    assert [len(getattr(split, name)) for name in ("train", "validation", "test", "holdout")] == [60, 45, 15, 30]
     assert "shares" not in plan_of(file, request).of("original")[0].settings["data"]
     for wrong in ("[40, 20, 20, 30]", "[60, 20, 20]"):
         with pytest.raises(InputError, match="shares"):

@@ -17,7 +17,7 @@ import scipy.stats
 from qunlearn.errors import InputError
 from qunlearn.study.report import write, write_report
 from qunlearn.study.report.intervals import interval
-from qunlearn.study.report.judging import place
+from qunlearn.study.report.judging import place, side
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.page import render
 from qunlearn.study.report.panels import _root_ticks, _together
@@ -321,6 +321,16 @@ def test_verdicts_follow_the_retrained_models_range() -> None:
     assert place(np.array([0.031, 0.05, 0.06]), [0, 0, 0], band) == "unsettled"
     assert place(np.array([0.10, 0.11, 0.12]), [0, 0, 0], band) == "beyond"
     assert place(np.array([0.5]), [0], band) == "unsettled"  # one trial has no interval
+
+
+def test_rounding_takes_nobody_out_of_a_range_of_one_value() -> None:
+    band = Band(0.2, 0.2, 0.2)  # of retrained models that are all equal
+    after = np.array([0.1 + 0.1 + 2.0**-40] * 3)
+    assert after[0] > band.most
+    assert place(after, [0, 0, 0], band) == "within"
+    assert place(after + 1e-6, [0, 0, 0], band) == "beyond"
+    for off, expected in ((2.0**-40, "within"), (-(2.0**-40), "within"), (1e-6, "above"), (-1e-6, "below")):
+        assert side(0.2 + off, 0.2 + off, 0.2 + off, band) == expected
 
 
 def test_the_story_says_when_there_is_nothing_to_unlearn(plain: Material) -> None:

@@ -195,7 +195,8 @@ def test_many_methods_are_grouped_by_family() -> None:
     assert heads[-1] == "Other"
     assert sorted(by_kind(MANY)) == sorted(MANY)
     assert kind_of("fine-tune, long") == kind_of("fine-tune")
-    assert kind_of("fine-tuned-otherwise") == "Other"
+    assert kind_of("scrub+r") == kind_of("scrub(rewind=True)") == kind_of("scrub") != "Other"
+    assert kind_of("fine-tuned-otherwise") == kind_of("fine-tune-longer") == "Other"
     assert lines_of(["scrub"]) == [("scrub", True)]
 
 

@@ -15,6 +15,7 @@ from qunlearn.study.report.certificates import certificates
 from qunlearn.study.report.comparisons import comparisons
 from qunlearn.study.report.compute import cost_table, frontier, shares
 from qunlearn.study.report.curves import still_falling, trainings, verdict
+from qunlearn.study.report.gather import axes_of
 from qunlearn.study.report.judging import judge, original_places
 from qunlearn.study.report.lacking import left_out
 from qunlearn.study.report.material import Material
@@ -27,6 +28,7 @@ from qunlearn.study.report.story import tell
 from qunlearn.study.report.style import drawing, marks
 from qunlearn.study.report.verdicts import verdicts
 from qunlearn.study.report.views import views
+from qunlearn.study.report.wording import setting_name
 from tests.study.report_frames import MANY, made
 
 DEPTHS = tuple({"depth": depth} for depth in (1, 2, 3))
@@ -202,6 +204,32 @@ def test_the_training_table_counts_models(swept: Material) -> None:
     short = dataclasses.replace(found[0], near=3, falling=0)
     assert verdict([short]).endswith("they were long enough.")
     assert "In 2 the loss still fell" in verdict([dataclasses.replace(short, falling=2)]).replace("But in", "In")
+
+
+def test_a_control_is_named_once_as_the_circuit() -> None:
+    names = {None: "ring-cz", "twin": "ring-cz (classical twin)", "frozen": "ring-cz (frozen)"}
+    settings = [{"circuit": name, "model.control": control} for control, name in names.items()]
+    material = made(methods=("fine-tune", "scrub"), requests=("class 0",), settings=settings)
+    assert material.histories is not None
+    kept = material.histories.rename(columns={"model.control": "control"})
+    material = dataclasses.replace(material, axes=axes_of(material.records), histories=kept)
+    assert [view.title for view in views(material)] == [f"Forget class 0, {name}" for name in names.values()]
+    expected = [f"{name}, {kind} models" for name in names.values() for kind in ("original", "retrained")]
+    assert [one.title for one in trainings(material)] == expected
+    nowhere = pd.DataFrame([settings[1] | {"method": "scrub", "reason": "no angles"}])
+    lacking = left_out(dataclasses.replace(material, left_out=nowhere))
+    assert lacking is not None
+    assert lacking.rows == (("scrub", f"circuit {names['twin']}", "no angles"),)
+    page = render(material, views(material), ())
+    assert "nan" not in page.replace('data-value="nan"', "")
+
+
+@pytest.mark.parametrize("unset", [None, math.nan], ids=["none", "nan"])
+def test_what_is_not_set_is_said_in_words(unset: float | None) -> None:
+    assert setting_name({"shots": unset, "noise_device": unset}) == "exact values, no device"
+    assert setting_name({"model.hidden": unset, "depth": 2}) == "no hidden, depth 2"
+    assert setting_name({"depth": 0, "shots": 0}) == "depth 0, exact values"
+    assert [setting_name({"corruption": of}) for of in ("", "label_flips 0.1")] == ["not corrupted", "label flips 0.1"]
 
 
 def test_guarantees_and_estimates_share_no_table(study: Material) -> None:

@@ -151,7 +151,7 @@ def test_interrupted_then_killed_then_resumed(finished: tuple[Path, str], tiny: 
     wait_for(lambda: not any(_alive(int(worker)) for worker in workers), 20)
     partly = records(root)
     assert len(partly) < len(records(finished[0]))
-    run_study(read_study(root / "study.toml", folder=tiny.parent), root, say=lambda line: None)
+    run_study(read_study(root / "study.toml", folder=tiny.parent), root, workers=1, say=lambda line: None)
     assert records(root) == records(finished[0])
     assert not (root / ".draft").exists()
 

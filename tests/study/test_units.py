@@ -228,6 +228,7 @@ class DiesOnce(FineTune):
 """
 
 
+@pytest.mark.slow  # beside the same of single tasks in test_study.py
 def test_a_unit_whose_worker_dies_is_tried_again(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", registry.available())  # what a plugin registers stays in this test
     (tmp_path / "mortal_plugin.py").write_text(DIES_ONCE, encoding="utf-8")

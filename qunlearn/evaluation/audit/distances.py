@@ -67,25 +67,23 @@ def _weights(case: Case) -> Iterator[Figure]:
         return
     for stage in case.subject.stages:
         ratios = [_ratio(case.subject, original, other, stage.parameters) for other in case.others]
-        known = [ratio for ratio in ratios if ratio is not None]
         name = f"distance_weights_{stage.name}"
-        if len(known) < len(ratios):
+        if np.isnan(ratios).any():
             yield absent(name, "the weights are of other shapes, or the same in original and retrained", "relative")
         else:
-            yield Figure(name, mean_bounds(known, low=0.0), len(known), "relative")
+            yield Figure(name, mean_bounds(ratios, low=0.0), len(ratios), "relative")
 
 
-def _ratio(subject: Subject, original: Subject, other: Subject, names: tuple[str, ...]) -> float | None:
-    """|theta - theta_r| / |theta_0 - theta_r| over some parameters; None where there is no such number."""
+def _ratio(subject: Subject, original: Subject, other: Subject, names: tuple[str, ...]) -> float:
+    """|theta - theta_r| / |theta_0 - theta_r| over some parameters; NaN where there is no such number."""
     models = [one.model for one in (subject, original, other)]
     tensors = [dict(model.named_parameters()) for model in models]
     if not names or any(len({_shape(part.get(name)) for part in tensors}) > 1 for name in names):
-        return None
+        return float("nan")
     known = angle_periods(models[0])
     periods = _flat([known.get(name, torch.full_like(tensors[0][name], torch.inf)) for name in names])
     mine, before, reference = (_flat([part[name] for name in names]) for part in tensors)
-    whole = metrics.weight_distance(before, reference, periods)
-    return metrics.weight_distance(mine, reference, periods) / whole if whole > 0 else None
+    return metrics.layer_distance(mine, before, reference, periods)
 
 
 def _function(case: Case, name: str) -> Figure:

@@ -99,10 +99,10 @@ def _index(name: str, case: Case, part: Callable[[Told], Floats | str]) -> Figur
             return absent(name, rows, "score")
     mine, before, *others = np.array(found, dtype=np.float64)
     usual = np.mean(others, axis=0)
-    whole = mean_bounds(before - usual)
-    if not whole.low > 0:
+    if not mean_bounds(before - usual).low > 0:
         return absent(name, NOTHING, "score")
-    return Figure(name, mean_bounds((mine - usual) / whole.value), len(mine), "score")
+    rows = metrics.information_difference_by_part(mine, before, usual)
+    return Figure(name, mean_bounds(rows), len(mine), "score")
 
 
 def _mean(name: str, rows: Floats) -> Figure:
@@ -113,8 +113,8 @@ def _zero_retrain(case: Case) -> Figure:
     fresh = case.bench.untrained(case.subject.model)
     if isinstance(fresh, str):
         return absent("zrf", fresh, "score")
-    rows = metrics.js_by_sample(case.logits("forget"), fresh.outputs.logits["forget"]) / np.log(2)
-    return Figure("zrf", mean_bounds(1 - rows, 0.0, 1.0), len(rows), "score")
+    rows = metrics.zrf_by_sample(case.logits("forget"), fresh.outputs.logits["forget"])
+    return Figure("zrf", mean_bounds(rows, 0.0, 1.0), len(rows), "score")
 
 
 def _even(length: int) -> npt.NDArray[np.int64]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NEAR = 1.02  # times the least validation loss: near enough to it
 LATE = 0.1  # part of the epochs that counts as the last
 _MODEL = ("method", "request", "kind", "split_seed", "seed")
-_NOT_AXES = (*_MODEL, "epoch", "loss", "validation_loss", "validation_accuracy", "kept")
+_NOT_AXES = (*_MODEL, "control", "epoch", "loss", "validation_loss", "validation_accuracy", "kept")
 _LINES = (("validation_loss", "validation", "#0072B2"), ("loss", "training", "#D55E00"))
 _COLUMNS, _MOST = 4, 24  # panels side by side, and in one figure
 

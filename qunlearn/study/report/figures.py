@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PANEL = (3.55, 3.1)  # inches
 _COLUMNS = 2
+_DPI = 220
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,16 @@ def _panels(found: Sequence[View], methods: Sequence[str]) -> list[tuple[str, li
 def _plate(stem: str, panels: Sequence[Panel], folder: Path, part: str = "figures") -> Plate:
     if panels:
         save(_joined(panels), folder / stem)
-    pictures = tuple(Picture(svg_text(_joined([panel])), panel.alt, panel.request, panel.wide) for panel in panels)
+    pictures = tuple(
+        Picture(_transparent(_svg(_joined([panel]))), panel.alt, panel.request, panel.wide) for panel in panels
+    )
     return Plate(stem, pictures, part=part)
 
 
 def _wide_plate(
     stem: str, figure: Figure, alt: str, request: str, folder: Path, part: str = "figures"
 ) -> Plate:  # fmt: skip
-    save(figure, folder / stem)
-    return Plate(stem, (Picture(svg_text(figure), alt, request, wide=True),), wide=True, part=part)
+    return Plate(stem, (Picture(save(figure, folder / stem), alt, request, wide=True),), wide=True, part=part)
 
 
 def _joined(panels: Sequence[Panel]) -> Figure:
@@ -123,23 +125,39 @@ def _joined(panels: Sequence[Panel]) -> Figure:
     finish = [panel.draw(axes) for panel, axes in zip(panels, grid, strict=False)]
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    # Labels are placed last, on a layout that no longer moves.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    settle(figure)  # labels are placed last, on a layout that no longer moves
     for step in finish:
         if step:
             step()
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as SVG and PNG, on white and without dates."""
-    path.with_suffix(".svg").write_text(svg_text(figure, "white"), encoding="utf-8", newline="\n")
-    figure.savefig(path.with_suffix(".png"), dpi=220, facecolor="white", metadata={"Software": None})
+def settle(figure: Figure) -> None:
+    """Lay a figure out and keep it so: else it is done again for every file."""
+    if (engine := figure.get_layout_engine()) is not None:
+        own = figure.dpi
+        figure.set_dpi(_DPI)  # texts measured in few pixels come out too short
+        engine.execute(figure)
+        figure.set_dpi(own)
+        figure.set_layout_engine("none")
 
 
-def svg_text(figure: Figure, background: str = "none") -> str:
-    """A figure as SVG, the same for the same figure."""
+def save(figure: Figure, path: Path) -> str:
+    """Write a figure as SVG and PNG, on white and without dates; return its SVG for the page."""
+    settle(figure)
+    svg = _svg(figure)
+    path.with_suffix(".svg").write_text(svg, encoding="utf-8", newline="\n")
+    figure.savefig(path.with_suffix(".png"), dpi=_DPI, facecolor="white", metadata={"Software": None})
+    return _transparent(svg)
+
+
+def _svg(figure: Figure) -> str:
+    """A figure as SVG on white, the same for the same figure."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="svg", facecolor=background, metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return buffer.getvalue().decode("utf-8")
+
+
+def _transparent(svg: str) -> str:
+    """The same without its background, which is drawn first: the page has its own."""
+    return svg.replace('style="fill: #ffffff"', 'style="fill: none"', 1)

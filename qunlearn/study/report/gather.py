@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qunlearn.errors import InputError
 from qunlearn.study.grid import column_of, sweepable
@@ -11,6 +12,10 @@ from qunlearn.study.report.material import KEYS, REPEATS, Material
 from qunlearn.study.results import load_study
 from qunlearn.versions import versions_of
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_NAMED = ("model.control",)  # the circuit's name says which control stands in its place
 _SHOWN = ("qunlearn", "torch", "numpy", "scipy", "pennylane", "qiskit", "scikit-learn")
 
 
@@ -26,14 +31,11 @@ def gather(study_dir: str | Path) -> Material:
     if not done:
         raise InputError(f"expected at least one finished trial in {str(study_dir)!r}, got none; run the study first")
     records = study.table()
-    columns = [column_of(name) for name in sweepable()]
-    swept = [name for name in columns if name in records and name not in KEYS]
-    fixed = [key for key in KEYS if key not in REPEATS and key in records]
     return Material(
         name=study.name,
         records=records,
         times=study.timing(),
-        axes=(*fixed, *swept),
+        axes=axes_of(records),
         file=study.text,
         failed=study.failed,
         baselines=study.baselines,
@@ -47,3 +49,11 @@ def gather(study_dir: str | Path) -> Material:
         left_out=study.left_out(),
         machines=mixture(study.root),
     )
+
+
+def axes_of(records: DataFrame) -> tuple[str, ...]:
+    """The columns that tell groups of trials apart: those of `KEYS`, then those of other keys in the grid."""
+    columns = [column_of(name) for name in sweepable()]
+    swept = [name for name in columns if name in records and name not in (*KEYS, *_NAMED)]
+    fixed = [key for key in KEYS if key not in REPEATS and key in records]
+    return (*fixed, *swept)

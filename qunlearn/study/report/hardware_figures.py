@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qunlearn.evaluation.comparison import ATTACKS, Comparison
 from qunlearn.metrics import Bounds
-from qunlearn.study.report.figures import Picture, save, svg_text
+from qunlearn.study.report.figures import Picture, save
 from qunlearn.study.report.hardware_material import Sides
 from qunlearn.study.report.style import INK, MUTED, Mark, drawing, marks
 from qunlearn.study.report.wording import Measure
@@ -41,8 +41,7 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Drawn]:
             ("order", "Whether the order survives", _ORDER, _slopes(sides), _said(sides, _SLOPES)),
         ):
             if figure is not None:
-                save(figure, folder / stem)
-                made.append(Drawn(title, caption, Picture(svg_text(figure), alt, "")))
+                made.append(Drawn(title, caption, Picture(save(figure, folder / stem), alt, "")))
     return made
 
 

@@ -118,8 +118,6 @@ def _figure(maps: dict[str, Floats], quantity: Quantity, ticks: tuple[list[str],
     bar = figure.colorbar(ScalarMappable(norm, "cividis"), ax=grid, location="top", fraction=0.05, aspect=60)
     bar.set_label(f"Forget {request}. {quantity.label};\n{NEAR}")
     bar.outline.set_visible(False)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what follows need not settle it again
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,18 @@ def interval(values: NDArray[np.float64], splits: Sequence[Any]) -> Interval:
         values: float64, ``(trials,)``; NaN where a value is missing.
         splits: the split of each trial, ``(trials,)``.
     """
+    return _interval(np.ascontiguousarray(values, dtype=np.float64).tobytes(), tuple(splits))
+
+
+@lru_cache(maxsize=2**16)
+def _interval(values: bytes, splits: tuple[Any, ...]) -> Interval:
+    """The same of the values' bytes: tables, figures and verdicts ask again, and all methods share references."""
+    sample = np.frombuffer(values)
     names = sorted(set(splits))
-    if len(names) < 2 and np.count_nonzero(np.isfinite(values)) < ENOUGH:
-        return student_t(values)
+    if len(names) < 2 and np.count_nonzero(np.isfinite(sample)) < ENOUGH:
+        return student_t(sample)
     labels = np.asarray(splits)
-    return hierarchical_bootstrap([values[labels == name] for name in names], resamples=RESAMPLES)
+    return hierarchical_bootstrap([sample[labels == name] for name in names], resamples=RESAMPLES)
 
 
 def describe_interval(splits: int, seeds: int) -> str:

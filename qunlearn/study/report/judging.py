@@ -66,9 +66,10 @@ def judge(view: View) -> list[Verdict]:
         places: dict[str, Place] = {}
         for measure in measures:
             band = view.band_of(method, measure)
-            own = view.cells[(view.cells["method"] == method) & view.cells[measure].notna()]
-            if band and len(own):
-                places[measure] = place(own[measure].to_numpy(dtype=np.float64), list(own["split_seed"]), band)
+            values = view.rows(method)[measure].to_numpy(dtype=np.float64)
+            known = np.isfinite(values)
+            if band and known.any():
+                places[measure] = place(values[known], list(view.rows(method)["split_seed"].to_numpy()[known]), band)
         if places:
             verdicts.append(Verdict(method, places))
     return verdicts

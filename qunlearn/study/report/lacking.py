@@ -18,18 +18,18 @@ def left_out(material: Material) -> Plain | None:
     if table is None or table.empty:
         return None
     groups = table.groupby(["method", "reason"], sort=False)
-    rows = tuple((str(key[0]), _where(own, material.records), str(key[1])) for key, own in groups)
+    rows = tuple((str(key[0]), _where(own, material), str(key[1])) for key, own in groups)
     return Plain("Methods left out", ("method", "where", "reason"), rows)
 
 
-def _where(rows: DataFrame, records: DataFrame) -> str:
+def _where(rows: DataFrame, material: Material) -> str:
     """The values of each axis that matters; an axis does not where all of the study's values occur."""
     parts = []
     for axis in rows.columns:
-        if axis in ("method", "reason") or axis not in records:
+        if axis == "method" or axis not in material.axes:
             continue
         own = [str(value) for value in dict.fromkeys(rows[axis].dropna())]
-        every = {str(value) for value in records[axis].dropna().unique()}
+        every = {str(value) for value in material.records[axis].dropna().unique()}
         if own and set(own) != every:
             parts.append(f"{axis_name(axis)} {', '.join(own)}")
     return "; ".join(parts) or "everywhere"

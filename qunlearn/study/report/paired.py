@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qunlearn.metrics.statistics import hierarchical_bootstrap
 from qunlearn.study.report.kinds import by_kind, is_control
 from qunlearn.study.report.material import ORIGINAL
 from qunlearn.study.report.tabling import Cell, Group, Row, Table
@@ -17,7 +18,7 @@ from qunlearn.study.report.views import View, slug
 from qunlearn.study.report.wording import MAIN, Measure, method_name, share
 
 if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+    from pandas import DataFrame
 
 _COMPARED = ("oracle_distance", "js_forget", "gap_forget", "js_test")
 _SHOWN = {column.key: column for column in MAIN} | {"gap_forget": share("gap_forget", "Accuracy gap, forget")}
@@ -74,7 +75,7 @@ def _reference(view: View, rankings: Sequence[Mapping[str, Any]]) -> tuple[str, 
 
 def best_by_validation(view: View, rankings: Sequence[Mapping[str, Any]]) -> str | None:
     """The method with the best mean place in the rankings of a view's cells, controls left out; None without any."""
-    where = {"request": view.request} | view.setting
+    where = {"request": view.request} | {axis: None if v != v else v for axis, v in view.setting.items()}
     fitting = [one["order"] for one in rankings if all(one["row"].get(axis) == v for axis, v in where.items())]
     ranked = [name for name in view.methods if fitting and all(name in order for order in fitting)]
     ranked = [name for name in ranked if not is_control(name)]
@@ -91,24 +92,22 @@ def differences(
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
     """The values of two methods on their common splits and seeds, a pair of arrays a split, seeds in order."""
     both = [_values(cells, method, measure) for method in (name, base)]
-    common = both[0].index.intersection(both[1].index).sort_values()
+    common = sorted(both[0].keys() & both[1].keys())
     splits = sorted({split for split, _ in common})
-    taken = [[key for key in common if key[0] == split] for split in splits]
-    one, other = ([np.asarray(own.loc[keys], dtype=np.float64) for keys in taken] for own in both)
+    one, other = ([np.array([own[key] for key in common if key[0] == split]) for split in splits] for own in both)
     return one, other
 
 
-def _values(cells: DataFrame, method: str, measure: str) -> Series[float]:
-    own = cells[(cells["method"] == method) & cells[measure].notna()]
-    return own.set_index(["split_seed", "seed"])[measure]
+def _values(cells: DataFrame, method: str, measure: str) -> dict[tuple[Any, Any], float]:
+    """By split and seed the values of a method that there are."""
+    own = cells.loc[cells["method"] == method, ["split_seed", "seed", measure]].dropna()
+    return {(split, seed): value for split, seed, value in own.itertuples(index=False)}
 
 
 def _cell(one: list[NDArray[np.float64]], other: list[NDArray[np.float64]], column: Measure) -> Cell:
     if not one:
         return Cell(column.show(math.nan), "", math.nan)
-    from qunlearn.metrics.ranking import paired_difference
-
-    found = paired_difference(one, other)
+    found = hierarchical_bootstrap([a - b for a, b in zip(one, other, strict=True)])
     settled = math.isfinite(found.low) and math.isfinite(found.high)
     place = "nearer" if settled and found.high < 0 else "further" if settled and found.low > 0 else "even"
     return Cell(column.show(found.mean), column.show_interval(found.low, found.high), found.mean, place)

@@ -33,13 +33,16 @@ def place_labels(points: Floats, sizes: Floats, frame: Floats, obstacles: Floats
     chosen = np.full((len(points), 4), np.nan)
     crowded = np.argsort(-np.prod(sizes, axis=1), kind="stable")  # the largest first, while there is room
     options = [_candidates(point, size) for point, size in zip(points, sizes, strict=True)]
+    alone = [_own_cost(boxes, point, frame, markers, obstacles) for boxes, point in zip(options, points, strict=True)]
     for _ in range(_ROUNDS):
+        before = chosen.copy()
         for index in crowded:
             set_ = np.isfinite(chosen[:, 0])
             set_[index] = False
-            alone = _own_cost(options[index], points[index], frame, markers, obstacles)
             mutual = _mutual_cost(options[index], points[index], chosen[set_], points[set_])
-            chosen[index] = options[index][np.argmin(alone + mutual)]
+            chosen[index] = options[index][np.argmin(alone[index] + mutual)]
+        if np.array_equal(chosen, before):
+            break
     return chosen
 
 
@@ -77,8 +80,8 @@ def _own_cost(boxes: Floats, point: Floats, frame: Floats, markers: Floats, obst
     outside += np.maximum(boxes[:, 2:] - frame[2:], 0.0).sum(axis=1)
     cost = np.asarray(np.hypot(*(ends - point).T)) + 1000.0 * outside
     cost += 8.0 * overlaps(_padded(boxes), markers).sum(axis=1)
-    for marker in markers[np.abs(markers[:, :2] + markers[:, 2:] - 2 * point).max(axis=1) > 4.0]:
-        cost += 80.0 * _through(marker[None], point, ends)
+    others = markers[np.abs(markers[:, :2] + markers[:, 2:] - 2 * point).max(axis=1) > 4.0]
+    cost += 80.0 * _run_through(others, np.broadcast_to(point, ends.shape), ends).sum(axis=0)
     return np.asarray(cost + 0.7 * overlaps(boxes, obstacles).sum(axis=1))
 
 
@@ -101,13 +104,6 @@ def _run_through(boxes: Floats, starts: Floats, ends: Floats) -> NDArray[np.bool
 
 def _steps() -> Floats:
     return np.linspace(0.0, 1.0, 12)[:, None]
-
-
-def _through(boxes: Floats, start: Floats, ends: Floats) -> NDArray[np.bool_]:
-    """Whether lines from one start pass through boxes; boxes and ends are broadcast against each other."""
-    along = start + _steps()[:, None] * (ends - start)
-    inside = (boxes[:, :2] < along) & (along < boxes[:, 2:])
-    return np.asarray(inside.all(axis=2).any(axis=0))
 
 
 def _cross(start: Floats, ends: Floats, anchor: Floats, end: Floats) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from qunlearn.study.report.kinds import MANY, grouped
@@ -69,6 +70,11 @@ def marks(methods: Sequence[str]) -> dict[str, Mark]:
     Colour and marker repeat with different periods, so that pairs stay apart. Where methods are many, those of one
     family share a colour and differ in the marker.
     """
+    return _marks(tuple(methods))
+
+
+@lru_cache(maxsize=64)
+def _marks(methods: tuple[str, ...]) -> dict[str, Mark]:
     groups = grouped(methods)
     if len(methods) <= MANY or len(groups) < _TELLING:
         pairs = [(number % len(_COLOURS), number % len(_MARKS)) for number in range(len(methods))]

@@ -62,6 +62,18 @@ class View:
         return cells(self.records, ["method"], self.measures)
 
     @cached_property
+    def _by_method(self) -> dict[str, DataFrame]:
+        return {str(name): rows for name, rows in self.cells.groupby("method", sort=False)}
+
+    @cached_property
+    def _bands(self) -> dict[tuple[str, str], Band | None]:
+        return {}  # filled as they are asked for: verdicts and figures ask again and again
+
+    def rows(self, method: str) -> DataFrame:
+        """The cells of one method; none where the view does not hold it."""
+        return self._by_method.get(method, self.cells.iloc[:0])
+
+    @cached_property
     def means(self) -> DataFrame:
         """Mean, ``_ci_low`` and ``_ci_high`` of every measure, indexed by method in the plan's order."""
         return summarise(self.records, ["method"], self.measures).set_index("method")
@@ -88,7 +100,7 @@ class View:
 
     def band(self, measure: str) -> Band | None:
         """The retrained models' own values: from their rows, else from the floors in the other rows."""
-        own = self.cells.loc[self.cells["method"] == RETRAINED, measure].dropna() if measure in self.cells else ()
+        own = self.rows(RETRAINED)[measure].dropna() if measure in self.cells else ()
         if len(own):
             return Band(float(min(own)), float(np.mean(own)), float(max(own)))
         return _floor(self.cells, measure)
@@ -98,7 +110,10 @@ class View:
 
         Those of a method that trains its own way were trained so too, and have another spread.
         """
-        return _floor(self.cells[self.cells["method"] == method], measure) or self.band(measure)
+        key = (method, measure)
+        if key not in self._bands:
+            self._bands[key] = _floor(self.rows(method), measure) or self.band(measure)
+        return self._bands[key]
 
 
 def _floor(cells: DataFrame, measure: str) -> Band | None:

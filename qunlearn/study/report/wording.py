@@ -14,10 +14,12 @@ DASH = "\u2013"
 
 _NAMES = {ORIGINAL: "original", RETRAINED: "retrained models"}
 _NOISE = {"noise_readout": "readout error", "noise_t1": "T1", "noise_t2": "T2", "noise_gate_time": "gate time"}
+_UNSET = {"shots": "exact values", "noise_device": "no device", "backend": "no backend", "corruption": "not corrupted"}
 _AXES = {
     "shots": "{} shots",
     "backend": "on {}",
     "circuit": "{}",
+    "corruption": "{}",
     "dataset": "{}",
     "encoder": "encoder {}",
     "head": "{} head",
@@ -42,11 +44,12 @@ def setting_name(axes: dict[str, object]) -> str:
 
 
 def _one_setting(axis: str, value: object) -> str:
-    if axis in ("shots", "noise_device", "backend") and (value is None or value in (0, "") or value != value):
-        return {"shots": "exact values", "noise_device": "no device", "backend": "no backend"}[axis]
+    if value is None or value != value or (axis in _UNSET and value in (0, "")):
+        return _UNSET.get(axis, f"no {axis_name(axis)}")
     if axis == "noise_device":
         return f"noise of {value}"
     shown = f"{value:g}" if isinstance(value, float) else value
+    shown = str(shown).replace("_", " ") if axis == "corruption" else shown
     return _AXES.get(axis, axis_name(axis) + " {}").format(shown)
 
 
