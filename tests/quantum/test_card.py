@@ -13,7 +13,15 @@ from qunlearn.quantum.circuit import Angle, Circuit, Factor
 from qunlearn.quantum.encoding import Encoding
 from qunlearn.quantum.expression import evaluate, loop
 
-CARDS = {"ring-cz", "basic-entangler", "strongly-entangling", "real-amplitudes", "efficient-su2", "reupload"}
+CARDS = {
+    "ring-cz",
+    "basic-entangler",
+    "strongly-entangling",
+    "real-amplitudes",
+    "efficient-su2",
+    "reupload",
+    "rzz-ring",
+}
 CARDS |= {f"sim-{number:02d}" for number in range(1, 20)}
 OWN = """
 name = "mine"
