@@ -136,6 +136,7 @@ class DaskPool:
         self._complaints: set[str] = set()
         self._numbers = itertools.count()
         self._looked = self._renewed = 0.0
+        self._useless = False  # whether the last look found none but refused workers, and no more are to come
 
     @property
     def workers(self) -> int:
@@ -172,7 +173,7 @@ class DaskPool:
 
         Raises:
             InputError: for a unit that needs a GPU where no worker offers one.
-            ServiceError: where the scheduler is lost; what was finished is kept.
+            ServiceError: where the scheduler is lost, or no worker can serve any more; what was finished is kept.
         """
         self._check_gpus(units)
         ledger = Ledger(units, finished, failed)
@@ -186,6 +187,8 @@ class DaskPool:
             elif ledger.waiting and not found:
                 if next(ledger.ready(), None) is None:
                     raise ledger.stuck()
+                if self._useless:
+                    raise self._none_serves()
                 time.sleep(0.1)  # for a worker to come
             for outcome in found:
                 ledger.note(outcome)
@@ -193,7 +196,8 @@ class DaskPool:
 
     def close(self) -> None:
         """End what is at work now; what was not finished is left undone."""
-        (self.store.root / host.SIGN).unlink(missing_ok=True)
+        if host.sign_of(self.store.root) == self._order["run"]:
+            (self.store.root / host.SIGN).unlink()
         if self.client.status == "running":
             self.client.cancel(list(self._flying), force=True)
             self.client.run(host.halt, self._order["run"], workers=list(self._good), on_error="ignore")
@@ -206,6 +210,9 @@ class DaskPool:
     def _look(self) -> None:
         """Forget workers that are gone, check those that have come, ask again for jobs that have ended."""
         there = self._there()
+        # Those refused in an earlier look: whoever refused because it was dying is gone by now.
+        more = self._renew is not None and len(there) < self.workers
+        self._useless = bool(there) and set(there) <= set(self._refused) and not more
         self._good = {address: there[address] for address in self._good if address in there}
         if new := [address for address in there if address not in self._good and address not in self._refused]:
             # The version first: where there is no qunlearn, nothing of it could be unpickled.
@@ -223,8 +230,10 @@ class DaskPool:
                     self._good[address] = there[address]
                 else:
                     self._refused[address] = f"on {found['host']}: {why}" if isinstance(found, dict) else why
-                    if self._flying:
-                        self.say(f"not used: worker {address} {self._refused[address]}")
+            if self._looked:  # the first look's are told together, see `check`
+                for address in new:
+                    if address in self._refused:
+                        self.say(f"not used: worker {address}, {self._refused[address]}")
             note_machines(self.store.root, [probes[one]["machine"] for one in probes if one in self._good])
         self._looked = time.monotonic()
         if self._renew and len(there) < self.workers and self._looked > self._renewed + RENEW:
@@ -305,12 +314,14 @@ class DaskPool:
         from distributed import KilledWorker
 
         killed = isinstance(error, KilledWorker)
-        if isinstance(error, ServiceError):  # a worker that came later, and cannot serve; the next may
+        if isinstance(error, ServiceError):  # a worker that came later, or no longer can serve; the next may
             ledger.waiting[:0] = chunk
             if str(error) not in self._complaints:
                 self.say(f"tried elsewhere: {error}")
             self._complaints.add(str(error))
             time.sleep(0.1)
+            self._good.clear()  # which one it was is not known, so all are checked again
+            self._look()
             return []
         if len(chunk) > 1:
             self._alone |= {unit.key for unit in chunk}
@@ -335,6 +346,13 @@ class DaskPool:
             return Outcome(task, "done")
         self.store.save_failure(task, message, "")
         return Outcome(task, "failed", message)
+
+    def _none_serves(self) -> ServiceError:
+        told = [
+            f"  worker {address}, {self._refused[address]}" for address in self._there() if address in self._refused
+        ]
+        said = "expected a worker that can serve this study, got none but those below; what was finished is kept, so "
+        return ServiceError("\n".join([f"{said}mend what they say and run the study again", *told]))
 
     def _lost(self) -> ServiceError:
         return ServiceError(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import qunlearn as qu
-from qunlearn.errors import InputError
+from qunlearn.errors import InputError, ServiceError
 from qunlearn.study import cluster as clusters
 from qunlearn.study import host
 from qunlearn.study.cluster import DaskPool, job_cluster, require_dask
@@ -193,6 +193,30 @@ def test_no_scheduler_and_workers_of_another_version_are_named(
     assert not (tmp_path / "out" / host.SIGN).exists()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_but_the_tasks")
+def test_where_no_worker_serves_any_more_the_run_stops_and_goes_on_later(
+    finished: tuple[Path, str], tiny: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tiny"
+    monkeypatch.setattr(clusters, "SEES", 0.1)
+    monkeypatch.setattr(clusters, "LOOK", 0.2)
+
+    def take_away() -> None:
+        wait_for(lambda: len(records(root)) >= 1)
+        (root / host.SIGN).unlink()  # as if the results folder were there no more
+
+    taker = threading.Thread(target=take_away)
+    taker.start()
+    with pytest.raises(ServiceError, match=r"got none but those below(.|\n)*  worker tcp(.|\n)*file system that all"):
+        on_dask(tiny, root, cluster)
+    taker.join()
+    kept = records(root)
+    assert 0 < len(kept) < len(records(finished[0]))
+    assert on_dask(tiny, root, cluster).failed == 0
+    assert records(root) == records(finished[0])
+
+
 def order(seen: Path, **changes: Any) -> dict[str, Any]:
     seen.mkdir(exist_ok=True)
     (seen / host.SIGN).write_text("now", encoding="utf-8")
@@ -265,6 +289,59 @@ def test_cheap_units_are_sent_in_chunks_that_leave_work_for_others(tiny: Path, t
         assert len(list(pool.run([Unit.alone(task) for task in tasks], set(), set()))) == len(tasks) == 6
         assert sum(client.sizes) == 6
         assert max(client.sizes) == most
+
+
+class Refusing(FakeClient):
+    """Workers that see no results folder as soon as they have work, and one more a look that never does."""
+
+    def __init__(self, sign: Path, more: int = 0) -> None:
+        super().__init__()
+        self.sign, self.more, self.looks = sign, more, 0
+
+    def scheduler_info(self) -> dict[str, Any]:
+        self.looks += 1
+        late = {f"tcp://late{number}": {"resources": {}} for number in range(min(self.more, self.looks - 2))}
+        return {"workers": {"tcp://plain": {"resources": {}}, **late}}
+
+    def submit(self, function: Any, given: dict[str, Any], **_: Any) -> Any:
+        self.sizes.append(len(given["units"]))
+        self.sign.unlink(missing_ok=True)
+        future: Any = Future()
+        future.status = "error"
+        future.set_exception(ServiceError(host.refusal(given)))
+        return future
+
+
+@pytest.mark.parametrize(("renewed", "more"), [(False, 0), (True, 0), (True, 2)], ids=["there", "waits", "all-come"])
+def test_refused_by_all_it_stops_unless_jobs_are_still_to_come(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renewed: bool, more: int
+) -> None:
+    monkeypatch.setattr(clusters, "SEES", 0.0)
+    monkeypatch.setattr(clusters, "LOOK", 0.0)
+    study, client, said = read_study(tiny), Refusing(tmp_path / host.SIGN, more), list[str]()
+    pool = DaskPool(
+        Store(tmp_path), study, client, {}, limit=3, renew=(lambda: None) if renewed else None, say=said.append
+    )
+    pool.check(1.0)
+    units = [Unit.alone(task) for task in make_plan(study).of("original")]
+
+    class Waited(Exception):  # noqa: N818
+        pass
+
+    def sleep(seconds: float) -> None:
+        if client.looks > 50:
+            raise Waited
+
+    monkeypatch.setattr(clusters.time, "sleep", sleep)
+    with pytest.raises(Waited if renewed and not more else ServiceError) as raised:
+        list(pool.run(units, set(), set()))
+    assert len(client.sizes) == 1  # nothing is sent to who has refused
+    refused = ["tcp://plain", *(f"tcp://late{number}" for number in range(more))]
+    assert [line.partition(",")[0] for line in said if line.startswith("not used")] == [
+        f"not used: worker {address}" for address in refused
+    ]
+    if raised.type is ServiceError:
+        assert all(f"worker {address}, on " in str(raised.value) for address in refused)
 
 
 @pytest.mark.parametrize(
