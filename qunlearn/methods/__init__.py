@@ -31,6 +31,7 @@ from qunlearn.methods.hyper import hyper
 from qunlearn.methods.influence import Influence
 from qunlearn.methods.jit import JiT
 from qunlearn.methods.kernel_downdate import KernelDowndate
+from qunlearn.methods.kernel_guided import KernelGuided
 from qunlearn.methods.l1_sparse import L1Sparse
 from qunlearn.methods.langevin import Langevin
 from qunlearn.methods.layer_reset import LayerReset
@@ -87,6 +88,7 @@ __all__ = [
     "Influence",
     "JiT",
     "KernelDowndate",
+    "KernelGuided",
     "L1Sparse",
     "Langevin",
     "LayerReset",

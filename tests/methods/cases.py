@@ -46,7 +46,8 @@ QUICK: dict[str, dict[str, Any]] = {
 CLASSES_ONLY = frozenset({"unsir"})  # methods that serve requests to delete whole classes alone
 # Their originals are made of a hybrid model's parts, or they edit a circuit.
 HYBRID_ONLY = frozenset({"certified-removal", "kernel-downdate", "observable-edit", "sensitivity-noise"}) | {
-    "angle-dampening", "channel-forgetting", "entangler-cut", "layer-reset", "natural-ascent", "state-erasure",
+    "angle-dampening", "channel-forgetting", "entangler-cut", "kernel-guided", "layer-reset", "natural-ascent",
+    "state-erasure",
 }  # fmt: skip
 REUPLOADING = frozenset({"state-erasure"})  # methods that move what acts between two encodings
 

@@ -131,6 +131,7 @@ def test_the_record_is_complete_json(name: str) -> None:
         # A max epoch and a min epoch in turn, of which the min epoch counts; amnesiac's model before its repair, but
         # not the model between noise and repair.
         special = {"scrub": [0, 2, 4], "unsir": [0, 2, 4], "relative-ascent": [0, 2, 4], "amnesiac": [0, 1, 2, 3]}
+        special["kernel-guided"] = [0, 2]  # the last fifth of its epochs
         epochs = {**special, "sensitivity-noise": [0, 2, 3], "state-erasure": [0, 3, 4]}.get(name, [0, 1, 2])
         assert [c["epoch"] for c in table["candidates"]] == epochs
         assert 0 <= table["chosen"] < len(epochs)
@@ -230,6 +231,9 @@ COUNTS = {
     "l1-sparse": (30, 30 + 48),
     # layer-reset: as fine-tune; drawing costs no sample.
     "layer-reset": (30, 30 + 48),
+    # kernel-guided: the states of all three sets (54), a look at the number of classes (1), how sure the model is of
+    # the validation set (18), and a mixed epoch.
+    "kernel-guided": (36, 54 + 1 + 18 + 36 + 48),
     # npo: the original's outputs on the forget set (6), then a batch of both.
     "npo": (36, 6 + 36 + 48),
     # salun: the saliency of 6 forget samples, a look at the number of classes (1), and a mixed epoch.
