@@ -78,7 +78,7 @@ class Study:
 
     def is_done(self, task: Task) -> bool:
         """Whether the task's record is there."""
-        return (self.store.folder(task.kind, task.key) / "result.json").is_file()
+        return self.store.has(task.kind, task.key)
 
     def done(self) -> list[Task]:
         """The finished trials in the order of the tables."""
@@ -175,9 +175,10 @@ class Study:
 
         from qunlearn.training.counting import Counts
 
-        rows = [self.store.result("trial", task.key)["row"] for task in self.done()]
+        rows = [self.store.part("trial", task.key, "row") for task in self.done()]
         counts = {*Counts.__dataclass_fields__, "tuning_gradient_evaluations"}
-        names = dict.fromkeys(name for row in rows for name in row)  # requests differ in what can be measured
+        alike = dict.fromkeys(map(tuple, rows))  # requests differ in what can be measured
+        names = dict.fromkeys(name for some in alike for name in some)
         table = pd.DataFrame(rows, columns=sorted(names, key=lambda name: name in counts))
         empty = [name for name in table.columns if table[name].isna().all()]
         figures = set(empty) - set(self.trials[0].row)

@@ -18,9 +18,10 @@ from typing import Any
 
 from qunlearn.errors import CorruptFileError
 from qunlearn.files import lock, sha256, write_bytes
-from qunlearn.study.task import Kind, Task, canonical, canonical_again, json_text
+from qunlearn.study.task import Kind, Task, canonical_again, json_text
 
-FORMAT = 1
+FORMAT = 2
+_END = "\n}\n"  # of a record's text
 _FOLDERS: dict[Kind, str] = {
     "trial": "trials", "tuning": "tuning", "ranking": "rankings", "shadow": "shadows", "population": "populations",
     "audit": "audits",
@@ -48,7 +49,8 @@ class Store:
     def save(self, task: Task, content: dict[str, Any], timing: dict[str, Any], files: Mapping[str, bytes]) -> None:
         """Keep a finished task: its files, by name, and the records.
 
-        ``result.json`` holds `content` and the hashes of the files, and is hashed itself; the times stand apart.
+        ``result.json`` holds `content` and the hashes of the files, and in its last line the hash of all before it;
+        the times stand apart.
         """
         target = self.folder(task.kind, task.key)
         draft = self.root / ".draft" / f"{task.key}-{platform.node()}-{os.getpid()}"
@@ -58,8 +60,7 @@ class Store:
             (draft / name).write_bytes(data)
         hashes = {name: sha256(files[name]) for name in sorted(files)}
         result = {"format": FORMAT, "key": task.key, "kind": task.kind, **content, "files": hashes}
-        result["checksum"] = sha256(canonical(result).encode())
-        (draft / "result.json").write_text(json_text(result), encoding="utf-8")
+        (draft / "result.json").write_bytes(_sealed(json_text(result).removesuffix(_END).encode()))
         (draft / "timing.json").write_text(json_text(timing), encoding="utf-8")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
@@ -71,14 +72,39 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
         self.failure(task.key).unlink(missing_ok=True)
 
+    def has(self, kind: Kind, key: str) -> bool:
+        """Whether the record of a task of this kind is there."""
+        return os.path.isfile(self._record(kind, key))
+
     def result(self, kind: Kind, key: str) -> dict[str, Any]:
         """The record of a finished task. Raises `CorruptFileError` where it is not what was written."""
-        path = self.folder(kind, key) / "result.json"
-        data = read_json(path)
+        path = self._record(kind, key)
+        content = _content(path)
+        data = _parsed(content, path)
         checksum = data.pop("checksum", None)
-        if data.get("key") != key or checksum != sha256(canonical_again(data).encode()):
-            raise CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
+        first = data.get("format") == 1  # hashed as data, not as text
+        intact = checksum == sha256(canonical_again(data).encode()) if first else _intact(content)
+        if data.get("key") != key or not intact:
+            raise _changed(path)
         return data
+
+    def part(self, kind: Kind, key: str, name: str) -> Any:
+        """One outermost value of the record of a finished task, which takes a third of the time of reading all.
+
+        Raises:
+            CorruptFileError: where the record is not what was written.
+        """
+        path = self._record(kind, key)
+        content = _content(path)
+        if not _intact(content):
+            return self.result(kind, key)[name]  # of the first format, or damaged
+        lines = dict(line.split(b": ", 1) for line in content.split(b"\n")[1:-2])
+        if json.loads(lines[b'"key"'].rstrip(b",")) != key:
+            raise _changed(path)
+        return json.loads(lines[f'"{name}"'.encode()].rstrip(b","))
+
+    def _record(self, kind: Kind, key: str) -> str:
+        return f"{self.root}/{_FOLDERS.get(kind, 'models')}/{key}/result.json"
 
     def seconds(self, kind: Kind, key: str) -> float:
         """How long a finished task took, as its worker measured it."""
@@ -89,7 +115,7 @@ class Store:
         for name, expected in self.result(kind, key)["files"].items():
             path = self.folder(kind, key) / name
             if not path.is_file() or sha256(path.read_bytes()) != expected:
-                raise CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
+                raise _changed(path)
 
     def remove(self, kind: Kind, key: str) -> None:
         """Remove what a task left."""
@@ -155,10 +181,39 @@ class Store:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises `CorruptFileError` naming the file where it is something else."""
+    return _parsed(_content(path), path)
+
+
+def _content(path: Path | str) -> bytes:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CorruptFileError(f"expected a JSON file {path}, got one that cannot be read ({error})") from error
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _parsed(content: bytes, path: Path | str) -> dict[str, Any]:
+    try:
+        data = json.loads(content.decode())
+    except ValueError as error:
+        raise _unreadable(path, error) from error
     if not isinstance(data, dict):
         raise CorruptFileError(f"expected a JSON object in {path}, got {type(data).__name__}")
     return data
+
+
+def _unreadable(path: Path | str, error: Exception) -> CorruptFileError:
+    return CorruptFileError(f"expected a JSON file {path}, got one that cannot be read ({error})")
+
+
+def _changed(path: Path | str) -> CorruptFileError:
+    return CorruptFileError(f"expected {path} as it was written, got other content; run the study again")
+
+
+def _sealed(body: bytes) -> bytes:
+    """A record's text with the line of the hash of all before it, which tells without parsing that it is whole."""
+    return body + f',\n"checksum": "{sha256(body)}"{_END}'.encode()
+
+
+def _intact(content: bytes) -> bool:
+    return content == _sealed(content.rpartition(b',\n"checksum": ')[0])

@@ -44,6 +44,20 @@ def test_bootstrap_of_one_split_resamples_its_seeds() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(truth.confidence_interval), abs=0.02)
 
 
+def test_bootstrap_takes_whole_splits_then_seeds_one_resample_after_the_other() -> None:
+    groups = [np.random.default_rng(size).normal(size=size) for size in (300, 3, 40)]
+    generator = np.random.default_rng(np.random.SeedSequence(5))
+    chosen = generator.integers(3, size=(500, 3))
+    means = np.empty(chosen.shape)
+    for number, group in enumerate(groups):
+        for place in np.argwhere(chosen == number):
+            means[tuple(place)] = generator.choice(group, size=group.size).mean()
+    for _ in range(2):  # what is drawn is kept for other values, and does not change
+        found = hierarchical_bootstrap([*groups, [math.nan]], resamples=500, seed=5)
+        assert (found.low, found.high) == tuple(np.quantile(means.mean(axis=1), [0.025, 0.975]))
+        hierarchical_bootstrap([-group for group in groups], resamples=500, seed=5)
+
+
 def test_bootstrap_variance_has_both_parts() -> None:
     rng = np.random.default_rng(3)
     groups = [rng.normal(centre, 1.0, size=size) for centre, size in ((0.0, 4), (2.0, 6), (1.0, 5))]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,47 @@ def test_damage_is_named_set_aside_and_not_used(tmp_path: Path, name: str, damag
     assert name in sentences[0]
     assert (tmp_path / "models" / "abc.corrupt").is_dir()
     assert not (tmp_path / "models" / "abc").exists()
+
+
+def test_one_part_of_a_record_is_what_the_whole_record_holds(tmp_path: Path) -> None:
+    store = saved(tmp_path)
+    whole = store.result("original", "abc")
+    assert set(whole) == {"format", "key", "kind", "record", "files"}
+    assert all(store.part("original", "abc", name) == value for name, value in whole.items())
+    path = tmp_path / "models" / "abc" / "result.json"
+    path.rename(tmp_path / "kept")
+    copied = tmp_path / "models" / "other"
+    copied.mkdir()
+    (tmp_path / "kept").rename(copied / "result.json")
+    for read in (store.result, lambda kind, key: store.part(kind, key, "record")):
+        with pytest.raises(CorruptFileError, match="other content"):
+            read("original", "other")  # the record of another task
+
+
+@pytest.mark.parametrize("changed", ["0.3", '"format": 2', '"files"', '"checksum": "', "\n}\n"])
+def test_a_part_of_a_damaged_record_is_refused(tmp_path: Path, changed: str) -> None:
+    store = saved(tmp_path)
+    path = tmp_path / "models" / "abc" / "result.json"
+    content = path.read_text()
+    assert changed in content
+    path.write_text(content.replace(changed, changed.replace("3", "4").replace("2", "1").replace("s", "t") + " "))
+    with pytest.raises(CorruptFileError, match=re.escape("result.json")):
+        store.part("original", "abc", "kind")
+    with pytest.raises(CorruptFileError, match=re.escape("result.json")):
+        store.result("original", "abc")
+
+
+def test_records_of_the_first_format_are_read_and_checked(tmp_path: Path) -> None:
+    data = {"format": 1, "key": "abc", "kind": "original", "record": {"value": 0.5}, "files": {}}
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    path = tmp_path / "models" / "abc" / "result.json"
+    write_bytes(path, json_text({**data, "checksum": hashlib.sha256(text.encode()).hexdigest()}).encode())
+    store = Store(tmp_path)
+    assert store.result("original", "abc") == data
+    assert store.part("original", "abc", "record") == {"value": 0.5}
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(CorruptFileError, match="other content"):
+        store.part("original", "abc", "record")
 
 
 def test_saving_again_replaces_and_clears_the_failure(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+@lru_cache(maxsize=4096)
 def bounds(measure: str) -> tuple[float, float]:
     """The values that a measure can take; its interval is cut to them."""
     try:
@@ -92,3 +94,10 @@ def write_tables(material: Material, folder: Path) -> list[Path]:
         table.to_csv(paths[-2], index=False, lineterminator="\n")
         table.to_parquet(paths[-1], index=False, compression="zstd")
     return paths
+
+
+def write_cells(material: Material, folder: Path) -> None:
+    """Write what was measured beside each cell, if anything was, as ``cells.csv`` and ``cells.parquet``."""
+    if material.cells is not None:
+        material.cells.to_csv(folder / "cells.csv", index=False, lineterminator="\n")
+        material.cells.to_parquet(folder / "cells.parquet", index=False, compression="zstd")
