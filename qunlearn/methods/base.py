@@ -16,7 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import nn
@@ -33,6 +33,12 @@ from qunlearn.training.replicas import check_alike
 from qunlearn.training.seeds import Seeds
 from qunlearn.training.train import check_outputs, matched, required_recipe
 
+#: What a quantum strategy can do to what circuit states tell of the forget set: nothing (it suppresses); erase where
+#: angles between two encodings move; or where a trained encoder moves, too; or erasing is what it aims at.
+Strategy = Literal[
+    "", "suppresses", "can erase by re-uploading", "can erase by re-uploading or encoder", "aims to erase"
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
@@ -47,6 +53,7 @@ class Method(ABC):
         trains: whether it unlearns only from originals that its own `train` made, which records a `Trace`.
         reshapes: whether the unlearned model may hold tensors of other shapes (a kernel model drops samples).
         certifies: the kind of `Guarantee` that it can give; None for none.
+        strategy: of a quantum strategy, what it can do to circuit states; empty for every other method.
     """
 
     name: ClassVar[str] = ""
@@ -55,6 +62,7 @@ class Method(ABC):
     trains: ClassVar[bool] = False
     reshapes: ClassVar[bool] = False
     certifies: ClassVar[Kind | None] = None
+    strategy: ClassVar[Strategy] = ""
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):

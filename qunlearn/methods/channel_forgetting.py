@@ -17,6 +17,7 @@ from qunlearn.errors import InputError
 from qunlearn.methods.base import Method
 from qunlearn.methods.fine_tune import FineTune
 from qunlearn.methods.hyper import hyper
+from qunlearn.methods.in_circuit import count_states, features_into
 from qunlearn.methods.registry import register
 from qunlearn.methods.state_erasure import TINY
 from qunlearn.methods.task import Task, Work
@@ -26,7 +27,7 @@ from qunlearn.quantum.circuit import Circuit
 from qunlearn.quantum.layer import MOST_NOISY, QuantumLayer
 from qunlearn.quantum.noise import Strike
 from qunlearn.quantum.privacy import input_epsilon, measured_wires, reduced_densities
-from qunlearn.training.net import Net, evaluating
+from qunlearn.training.net import Net
 from qunlearn.training.selection import Candidate
 
 STRENGTHS = (0.05, 0.2, 0.5)
@@ -68,6 +69,7 @@ class ChannelForgetting(Method):
     """
 
     name: ClassVar[str] = "channel-forgetting"
+    strategy = "aims to erase"
     channel: Literal["depolarizing", "amplitude-damping", "phase-damping"] = hyper(
         "depolarizing", "the noise", choices=("depolarizing", "amplitude-damping", "phase-damping")
     )
@@ -156,8 +158,8 @@ class _Bench:
         self.task, self.work, self.weights = task, work, layer.weights.detach()
         sets = {"forget": task.forget, "retain": task.retain, "validation": task.validation, "unseen": task.unseen}
         self.labels = {name: data for name, data in sets.items() if data is not None}
-        with torch.no_grad(), evaluating(model):
-            self.features = {name: model.encoder(model._tensor(data.x)) for name, data in self.labels.items()}
+        net = Net(model)
+        self.features = {name: features_into(net, data.x) for name, data in self.labels.items()}
         generator = work.seeds.generator("halves")  # sets may be sorted by class, or deal classes in turn
         self.orders = {name: torch.randperm(len(x), generator=generator) for name, x in self.features.items()}
         self._known: tuple[Circuit, Task] | None = None
@@ -169,7 +171,7 @@ class _Bench:
         sets: dict[str, Dataset] = {}
         with torch.no_grad():
             for name, features in self.features.items():
-                self._count(len(features), 1)
+                count_states(self.work.counts, len(features))
                 values = engines.expectations(circuit, features, self.weights, "density")
                 sets[name] = Dataset(values, self.labels[name].y, ids=self.labels[name].ids)
         self._known = circuit, replace(self.task, **sets, trace=None)  # type: ignore[arg-type]
@@ -187,13 +189,9 @@ class _Bench:
         sides, weights = [], class_weights(self.task)
         for name in ("forget", "retain"):
             features, order = self.features[name], self.orders[name]
-            self._count(len(features), settings)
+            count_states(self.work.counts, len(features), settings)
             sides.append(reduced_densities(circuit, features[order], self.weights, groups))
         return crossfit(sides[0], sides[1], weights[self.orders["retain"]])
-
-    def _count(self, samples: int, settings: int) -> None:
-        self.work.counts.circuit_evaluations += samples
-        self.work.counts.hardware_circuits += samples * settings
 
 
 def class_weights(task: Task) -> Tensor:

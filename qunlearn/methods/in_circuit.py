@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from qunlearn.errors import InputError
 from qunlearn.quantum.circuit import Circuit
@@ -18,43 +17,62 @@ from qunlearn.training.counting import Counts
 from qunlearn.training.net import CHUNK, Net, evaluating
 
 
-def circuit_in(model: nn.Module, method: str) -> tuple[str, QuantumLayer]:
-    """The one circuit of a model whose angles are trained: the parameter that holds them, and the layer.
+def one_circuit(model: nn.Module, method: str) -> tuple[str, QuantumLayer]:
+    """The one circuit of a model: the parameter that holds its angles, and the layer.
 
     Raises:
-        InputError: for a model without one, with several, or whose circuit is frozen or has no angles.
+        InputError: for a model without one, or with several.
     """
     found = [(path, part) for path, part in model.named_modules() if isinstance(part, QuantumLayer)]
     if len(found) != 1:
         got = f"{len(found)} circuits" if found else "none (a classical network, or a twin of a circuit)"
         raise InputError(f"expected a model with one circuit for {method}, got {got}; take a HybridClassifier")
     path, layer = found[0]
+    return f"{path}.weights".lstrip("."), layer
+
+
+def circuit_in(model: nn.Module, method: str) -> tuple[str, QuantumLayer]:
+    """`one_circuit`, whose angles are trained.
+
+    Raises:
+        InputError: for a model without one, with several, or whose circuit is frozen or has no angles.
+    """
+    name, layer = one_circuit(model, method)
     if not layer.weights.requires_grad or not layer.circuit.weights:
         why = "no weights" if not layer.circuit.weights else "frozen weights"
         raise InputError(
             f"expected a circuit with trained weights for {method}, which moves them alone, got {why}; take a model "
             "without control='frozen', or a method that moves the head"
         )
-    return f"{path}.weights".lstrip("."), layer
+    return name, layer
 
 
-def features_into(net: Net, x: Tensor) -> Tensor:
-    """What samples ``(n, ...)`` become before they enter the circuit, ``(n, features)``; no circuit runs."""
-    module = net.module
-    layer = next(part for part in module.modules() if isinstance(part, QuantumLayer))
+def entering(net: Net, x: Tensor) -> Tensor:
+    """What samples ``(batch, ...)`` become before they enter the circuit, ``(batch, features)``.
+
+    Differentiable, and counted as a forward of the net; neither the circuit nor what is behind it runs.
+
+    Raises:
+        InputError: for a model that does not call its circuit.
+    """
+    layer = next(part for part in net.module.modules() if isinstance(part, QuantumLayer))
     hook = layer.register_forward_pre_hook(_stop)
-    tensors = {**net.parameters, **net.buffers}
-    parts: list[Tensor] = []
     try:
-        with torch.no_grad(), evaluating(module):
-            for rows in torch.split(x, CHUNK):
-                try:
-                    functional_call(module, tensors, (rows,))
-                except _StoppedError as stopped:
-                    parts.append(stopped.features)
+        net(x)
+    except _StoppedError as stopped:
+        return stopped.features
     finally:
         hook.remove()
-    return torch.cat(parts)
+    raise InputError("expected the circuit to run in the model's forward pass, got a model that does not call it")
+
+
+@torch.no_grad()
+def features_into(net: Net, x: Tensor) -> Tensor:
+    """`entering`, in evaluation mode and without a derivative, for any number of samples; nothing is counted."""
+    uncounted = net.at({})
+    uncounted.counts = Counts()
+    with evaluating(net.module):
+        return torch.cat([entering(uncounted, part) for part in torch.split(x, CHUNK)])
 
 
 def count_metric(counts: Counts, circuit: Circuit, samples: int, blocks: Blocks) -> None:
@@ -68,10 +86,10 @@ def count_metric(counts: Counts, circuit: Circuit, samples: int, blocks: Blocks)
     counts.hardware_circuits += samples * overlap_circuits(circuit, blocks)
 
 
-def count_states(counts: Counts, samples: int) -> None:
-    """Counts so many runs forwards."""
+def count_states(counts: Counts, samples: int, settings: int = 1) -> None:
+    """Counts so many runs forwards, which a quantum computer repeats for so many settings of its measurement."""
     counts.circuit_evaluations += samples
-    counts.hardware_circuits += samples
+    counts.hardware_circuits += samples * settings
 
 
 @contextmanager

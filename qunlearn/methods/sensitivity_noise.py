@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from qunlearn.data import Dataset
-from qunlearn.errors import InputError
 from qunlearn.methods import curvature
 from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
+from qunlearn.methods.in_circuit import circuit_in
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
-from qunlearn.models import angle_periods
 from qunlearn.models.stream import Stream
 from qunlearn.training.net import Net, Tensors
 from qunlearn.training.phases import Memo, Phase
@@ -57,6 +56,7 @@ class SensitivityNoise(GradientMethod):
     """
 
     name: ClassVar[str] = "sensitivity-noise"
+    strategy = "can erase by re-uploading or encoder"
     epochs: int = hyper(5, "repair: passes over the retain set", low=1)
     noise: Literal["sensitivity", "uniform", "once", "none"] = hyper(
         "sensitivity", "what sets its width", choices=("sensitivity", "uniform", "once", "none")
@@ -67,27 +67,13 @@ class SensitivityNoise(GradientMethod):
     deviation: float = hyper(0.3, "once: standard deviation of the noise, radians", low=0)
 
     def check_model(self, model: nn.Module, data: Dataset) -> None:
-        """Refuses models whose circuit has no angles that are trained."""
-        self.angles(model)
-
-    def angles(self, model: nn.Module) -> frozenset[str]:
-        """The names of the circuit's trained parameters.
-
-        Raises:
-            InputError: where there are none.
-        """
-        names = frozenset(name for name in angle_periods(model) if model.get_parameter(name).requires_grad)
-        if not names:
-            raise InputError(
-                f"expected a circuit with trained angles for {self.name}, got none in {type(model).__name__}; take a "
-                "HybridClassifier without control, or another method"
-            )
-        return names
+        """Refuses models without one circuit whose angles are trained."""
+        circuit_in(model, self.name)
 
     def prepare(self, net: Net, task: Task, generator: torch.Generator) -> Memo:
         """The disturbed angles, radians."""
-        width, names = self.width(net, task), sorted(self.angles(net.module))
-        return {"disturbed": {name: _blurred(net.parameters[name], width, generator) for name in names}}
+        name, _ = circuit_in(net.module, self.name)
+        return {"disturbed": _blurred(net.parameters[name], self.width(net, task), generator)}
 
     def width(self, net: Net, task: Task) -> float:
         """The standard deviation of the noise on each angle, radians."""
@@ -97,24 +83,26 @@ class SensitivityNoise(GradientMethod):
 
     def sensitivities(self, net: Net, task: Task) -> Tensor:
         """The norm of every forget sample's gradient by the angles, ``(forget samples,)``, float64."""
-        names = self.angles(net.module)
+        name, _ = circuit_in(net.module, self.name)
         parts = curvature.sample_gradients(net, task.forget.x, task.forget.y)
-        squares = [sum(g.double().square().flatten(1).sum(1) for n, g in part.items() if n in names) for part in parts]
-        return torch.cat([torch.as_tensor(part) for part in squares]).sqrt()
+        return torch.cat([part[name].double().flatten(1).norm(dim=1) for part in parts])
 
     def phases(self, model: nn.Module, task: Task) -> Sequence[Phase]:
         """A phase that puts the noise in place, and learns nothing; then the repair."""
-        names = self.angles(model)
+        name, _ = circuit_in(model, self.name)
         repair = Phase("retain", retain_loss, self.epochs)
         if self.noise == "none":
             return [repair]
         two = min(1.0, 2 / len(task.retain))  # samples are enough where nothing is learnt
-        place = Phase("retain", retain_loss, 1, names, candidate=False, retain_share=two, rate=0.0, project=self.place)
+        place = Phase(
+            "retain", retain_loss, 1, frozenset({name}), candidate=False, retain_share=two, rate=0.0, project=self.place
+        )
         return [place, repair]
 
     def place(self, parameters: Tensors, memo: Memo, stream: Stream) -> Tensors:
         """The disturbed angles in place of what they were."""
-        return {name: memo["disturbed"][name] for name in parameters}
+        disturbed: Tensor = memo["disturbed"]
+        return dict.fromkeys(parameters, disturbed)
 
 
 def scaled(sensitivities: Tensor) -> Tensor:

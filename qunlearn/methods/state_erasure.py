@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from qunlearn.data import Dataset
 from qunlearn.errors import InputError
 from qunlearn.methods.gradient import GradientMethod
 from qunlearn.methods.hyper import hyper
+from qunlearn.methods.in_circuit import entering, one_circuit
 from qunlearn.methods.losses import retain_loss
 from qunlearn.methods.registry import register
 from qunlearn.methods.task import Task
@@ -61,6 +62,7 @@ class StateErasure(GradientMethod):
     """
 
     name: ClassVar[str] = "state-erasure"
+    strategy = "aims to erase"
     epochs: int = hyper(30, "passes over the retain set that erase", low=1)
     repair: int = hyper(10, "passes over the retain set that repair the head afterwards", low=1)
     rate: float = hyper(3.0, "learning rate while erasing, in multiples of that of the repair", low=0)
@@ -159,14 +161,7 @@ def check_erasable(model: nn.Module) -> tuple[str, QuantumLayer]:
         InputError: for a model without one circuit, and where nothing that is trained acts before its last encoding
             gate, so that no training can bring two states nearer.
     """
-    found = [(path, part) for path, part in model.named_modules() if isinstance(part, QuantumLayer)]
-    if len(found) != 1:
-        raise InputError(
-            f"expected a model with one circuit for state-erasure, got {len(found)}; take a HybridClassifier that is "
-            "no classical twin"
-        )
-    path, layer = found[0]
-    name = f"{path}.weights".lstrip(".")
+    name, layer = one_circuit(model, "state-erasure")
     order = dict(model.named_parameters())
     before = list(order)[: list(order).index(name)]
     angles = layer.weights.requires_grad and erasing_weights(layer.circuit)
@@ -184,16 +179,8 @@ def states_of(net: Net, x: Tensor) -> Tensor:
 
     Differentiable by the net's parameters, and counted as a forward of the net; nothing behind the circuit runs.
     """
-    name, layer = check_erasable(net.module)
-    hook = layer.register_forward_pre_hook(_stop)
-    try:
-        net(x)
-    except _StoppedError as stopped:
-        circuit = layer.circuit.without_noise()
-        return engines.state(circuit, stopped.features, net.parameters[name]).flatten(1)
-    finally:
-        hook.remove()
-    raise InputError("expected the circuit to run in the model's forward pass, got a model that does not call it")
+    name, layer = one_circuit(net.module, "state-erasure")
+    return engines.state(layer.circuit.without_noise(), entering(net, x), net.parameters[name]).flatten(1)
 
 
 @torch.no_grad()
@@ -231,13 +218,3 @@ def advantage(states_a: Tensor, states_b: Tensor) -> Tensor:
 def _mean(states: Tensor) -> Tensor:
     """The mean density matrix ``(d, d)`` of pure states ``(batch, d)``."""
     return states.T @ states.conj() / len(states)
-
-
-class _StoppedError(Exception):
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        self.features = features
-
-
-def _stop(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-    raise _StoppedError(inputs[0])

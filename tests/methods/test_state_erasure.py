@@ -68,7 +68,7 @@ def test_the_cone_of_an_encoding_gate_is_followed_through_entanglers() -> None:
 def test_a_model_in_which_nothing_can_erase_is_refused_before_any_work() -> None:
     with pytest.raises(InputError, match="angles behind the encoding are one unitary for all inputs"):
         StateErasure()(hybrid_model(), make_task())
-    with pytest.raises(InputError, match="expected a model with one circuit for state-erasure, got 0"):
+    with pytest.raises(InputError, match="expected a model with one circuit for state-erasure, got none"):
         StateErasure()(plain_model(), make_task())
     circuit = load_circuit("ring-cz", qubits=4, depth=2, reupload=True)
     frozen = HybridClassifier(circuit, 3, control="frozen", dtype=torch.float64)
