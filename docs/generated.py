@@ -21,6 +21,7 @@ def write(docs):
         _write(docs / "methods" / f"{name}.md", _method_page(name, cls))
     tables = {
         "methods": _methods,
+        "strategies": _strategies,
         "metrics": _metrics,
         "audits": _audits,
         "circuits": _circuits,
@@ -90,11 +91,18 @@ def _hyperparameter(field):
 
 
 def _methods():
-    rows = []
-    for name, cls in methods.available().items():
-        idea = inspect.getdoc(cls).split("\n\n")[0].replace("\n", " ")
-        rows.append((f"[{name}](methods/{name}.md)", idea, ", ".join(sorted(cls.needs))))
-    return _table(("method", "idea", "needs"), rows)
+    every = methods.available().items()
+    others = [(*_method(name, cls), ", ".join(sorted(cls.needs))) for name, cls in every if not cls.strategy]
+    return _table(("method", "idea", "needs"), others)
+
+
+def _strategies():
+    rows = [(*_method(name, cls), cls.strategy) for name, cls in methods.available().items() if cls.strategy]
+    return _table(("strategy", "idea", "what it does to states"), rows)
+
+
+def _method(name, cls):
+    return f"[{name}](methods/{name}.md)", inspect.getdoc(cls).split("\n\n")[0].replace("\n", " ")
 
 
 def _metrics():

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a trial failed (what was finished is kept); 2 the input is
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import sys
@@ -158,8 +159,10 @@ def list_(
     if as_json:
         typer.echo(json.dumps(rows, default=str))
         return
-    columns = [name for name in rows[0] if name not in ("source", "search")] if rows else []
-    _print_table(kind, columns, [[_cell(row[name]) for name in columns] for row in rows])
+    columns = [name for name in rows[0] if name not in ("source", "search", "quantum strategy")] if rows else []
+    for strategy, group in itertools.groupby(rows, lambda row: str(row.get("quantum strategy", ""))):
+        title = f"quantum strategies: {strategy}" if strategy else kind
+        _print_table(title, columns, [[_cell(row[name]) for name in columns] for row in group])
 
 
 @show.command(name="circuit")

@@ -56,6 +56,16 @@ def test_lists(kind: str, expected: set[str], capsys: pytest.CaptureFixture[str]
     assert sorted(expected)[0] in capsys.readouterr().out
 
 
+def test_quantum_strategies_are_listed_by_what_they_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", "methods") == 0
+    tables = capsys.readouterr().out.split("quantum strategies: ")
+    assert [table.split("\n")[0].strip() for table in tables[1:]] == [
+        "suppresses", "can erase by re-uploading", "can erase by re-uploading or encoder", "aims to erase",
+    ]  # fmt: skip
+    assert "state-er" in tables[-1]
+    assert "adaprob" in tables[0]
+
+
 def test_show_circuit_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("show", "circuit", "ring-cz", "--qubits", "4", "--depth", "2") == 0
     # RZ commutes with the CZ ring and with Z: the last layer's turns reach nothing.

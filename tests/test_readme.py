@@ -40,6 +40,13 @@ def test_the_sources_are_those_of_the_docstrings(row: list[str]) -> None:
         assert number in docstring
 
 
+def test_strategies_stand_together_with_what_they_can_do() -> None:
+    shown = {row[0].strip("`"): row[3] for row in _rows("Methods") if len(row) > 3}
+    assert shown == {name: cls.strategy for name, cls in methods.available().items() if cls.strategy}
+    page = (ROOT / "docs" / "quantum_strategies.md").read_text()
+    assert sorted(re.findall(r"^\| `([a-z-]+)`", page, re.MULTILINE)) == sorted(shown)
+
+
 def test_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert targets

@@ -64,6 +64,7 @@ class AngleDampening(Method):
     """
 
     name: ClassVar[str] = "angle-dampening"
+    strategy = "can erase by re-uploading"
     alpha: float = hyper(1.1, "how many times more they must matter to be chosen", low=0, search=(1.0, 2.0))
     strength: float = hyper(0.7, "lambda: what is left where importances are equal", low=0, search=(0.05, 1.0))
 

@@ -53,6 +53,7 @@ class DistributionGuided(GradientMethod):
     """
 
     name: ClassVar[str] = "distribution-guided"
+    strategy = "can erase by re-uploading or encoder"
     epochs: int = hyper(40, "passes over the forget set", low=1)
     beta: float = hyper(0.0, "share of the uniform distribution in q", low=0, high=1, search=[0.0, 0.5, 1.0])
     temperature: float = hyper(1.0, "tau: below 1 q points to fewer classes", low=1e-3)

@@ -61,6 +61,7 @@ class EntanglerCut(GradientMethod):
     """
 
     name: ClassVar[str] = "entangler-cut"
+    strategy = "can erase by re-uploading or encoder"
     share: float = hyper(0.2, "of the angles that are cut", low=0, high=1, search=[0.2, 0.1, 0.3, 0.4, 0.5])
     signal: Literal["both", "fisher", "entanglement", "random"] = hyper(
         "both", "what scores the angles", choices=("both", "fisher", "entanglement", "random")

@@ -53,6 +53,7 @@ class LayerReset(GradientMethod):
     """
 
     name: ClassVar[str] = "layer-reset"
+    strategy = "can erase by re-uploading"
     epochs: int = hyper(10, "passes over the retain set", low=1)
     k: int = hyper(1, "how many layers, from the last", low=1)
     to: Literal["fresh", "identity"] = hyper(

@@ -63,6 +63,7 @@ class NaturalAscent(Method):
     """
 
     name: ClassVar[str] = "natural-ascent"
+    strategy = "can erase by re-uploading"
     epochs: int = hyper(10, "steps, each over the whole forget set", low=1)
     radius: float = hyper(
         0.01, "r: mean infidelity of retained states that a step may cost", low=0, high=1, search=(1e-4, 0.1)

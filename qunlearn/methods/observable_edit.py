@@ -63,6 +63,7 @@ class ObservableEdit(Method):
     """
 
     name: ClassVar[str] = "observable-edit"
+    strategy = "suppresses"
     site: Literal["observables", "logits"] = hyper(
         "observables", "the first linear map after the circuit, or the last", choices=("observables", "logits")
     )

@@ -38,6 +38,7 @@ class RelativeAscent(GradientMethod):
     """
 
     name: ClassVar[str] = "relative-ascent"
+    strategy = "can erase by re-uploading or encoder"
     epochs: int = hyper(10, "rounds of ascent and descent", low=1)
     ascent: int = hyper(1, "passes over the forget set in a round", low=1)
     descent: int = hyper(1, "passes over the retain set in a round", low=1)

@@ -7,7 +7,7 @@ import inspect
 import os
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from qunlearn.errors import UnknownNameError
 from qunlearn.versions import versions_of
@@ -32,14 +32,17 @@ def listing(kind: str) -> Rows:
 
 def _methods() -> Rows:
     from qunlearn import methods
+    from qunlearn.methods.base import Strategy
     from qunlearn.methods.search import in_words, searched
 
     rows = []
-    for name, cls in methods.available().items():
+    groups = get_args(Strategy)
+    for name, cls in sorted(methods.available().items(), key=lambda item: groups.index(item[1].strategy)):
         fields = {item.name: item.default for item in dataclasses.fields(cls)}
         needs = sorted(cls.needs)
         row = {"name": name, "about": _summary(cls), "needs": needs, "hyper-parameters": fields}
         row |= {"certifies": cls.certifies or "", "trains": "its own originals" if cls.trains else ""}
+        row["quantum strategy"] = cls.strategy
         rows.append({**row, "search": {item.name: in_words(item) for item in searched(cls)}})
     return rows
 
