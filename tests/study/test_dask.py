@@ -300,7 +300,9 @@ class Refusing(FakeClient):
 
     def scheduler_info(self) -> dict[str, Any]:
         self.looks += 1
-        late = {f"tcp://late{number}": {"resources": {}} for number in range(min(self.more, self.looks - 2))}
+        late: dict[str, Any] = {
+            f"tcp://late{number}": {"resources": {}} for number in range(min(self.more, self.looks - 2))
+        }
         return {"workers": {"tcp://plain": {"resources": {}}, **late}}
 
     def submit(self, function: Any, given: dict[str, Any], **_: Any) -> Any:
@@ -332,7 +334,7 @@ def test_refused_by_all_it_stops_unless_jobs_are_still_to_come(
         if client.looks > 50:
             raise Waited
 
-    monkeypatch.setattr(clusters.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(Waited if renewed and not more else ServiceError) as raised:
         list(pool.run(units, set(), set()))
     assert len(client.sizes) == 1  # nothing is sent to who has refused
