@@ -21,6 +21,7 @@ CARDS = {
     "efficient-su2",
     "reupload",
     "rzz-ring",
+    "sim-15-cz",
 }
 CARDS |= {f"sim-{number:02d}" for number in range(1, 20)}
 OWN = """

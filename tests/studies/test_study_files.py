@@ -15,9 +15,17 @@ from qunlearn.study.reading import read_study
 
 STUDIES = Path(__file__).parents[2] / "studies"
 IMAGES = {"published-mnist", "published-fashion"}
-OWN_DATA = {"poison"}  # images as well, by a plugin: see test_poison.py
+# Images as well: see test_poison.py (by a plugin) and test_own_strategy.py.
+OWN_DATA = {"poison", "own-strategy-mnist", "own-strategy-poison"}
 #: The product of many lists, cut to one value of each, so that it is planned in seconds.
 CUT = {
+    "depth-entanglement": [
+        '"model.entanglement"=["ring"]', '"model.reupload"=[true]', "model=[{depth=2},{depth=8,control=\"twin\"}]",
+    ],
+    "depth-entanglement-full": [
+        'data.dataset="digits"', '"model.depth"=[2]', '"model.reupload"=[true]',
+        'model=[{circuit="sim-15"},{circuit="sim-15-cz"}]',
+    ],
     "sound-full": [
         'data.dataset=["digits"]', '"data.split_seed"=[0]', '"model.depth"=[2]', '"model.entanglement"=["ring"]',
         '"training.keep"=["last"]', "model=[{}]",

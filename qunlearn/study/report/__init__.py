@@ -37,12 +37,13 @@ def write(material: Material, folder: Path) -> Path:
     from qunlearn.study.report.figures import write_figures
     from qunlearn.study.report.page import render
     from qunlearn.study.report.ranks import ranks
-    from qunlearn.study.report.tables import write_tables
+    from qunlearn.study.report.tables import write_cells, write_tables
     from qunlearn.study.report.views import views
 
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(material, folder)
     write_audits(material, folder)
+    write_cells(material, folder)
     found = views(material)
     audits, ranking = audited(material, found), ranks(material)
     plates = write_figures(material, found, audits, ranking.ranking if ranking else None, folder / "figures")

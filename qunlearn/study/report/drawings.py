@@ -21,6 +21,11 @@ _TITLES = {
     "critical-difference": "Critical-difference diagram",
     "training-curves": "Training curves",
     "noise": "What noise and shots change",
+    "landscape-distance": "Depth and entanglement: distance to retraining",
+    "landscape-verdicts": "Depth and entanglement: verdicts",
+    "landscape-tradeoff": "What depth trades",
+    "landscape-states": "States before, after, and retrained",
+    "landscape-fidelities": "Fidelity between classes before, after, and retrained",
     "heatmap-gap-forget": "Depth and entanglement: gap on the forget set",
     "heatmap-js-test": "Depth and entanglement: divergence on the test set",
 }
@@ -50,6 +55,15 @@ _CAPTIONS = {
     "noise": "One line a method, averaged over what else the study sweeps; the star is the untouched original, the "
     "grey band the retrained models\u2019 range under the same noise. Where lines leave their order, noise decides "
     "what a comparison of methods finds.",
+    "landscape-distance": "One map a method, over depth and entanglement pattern. No colour is the retrained "
+    "models\u2019 own range in that cell; red is farther off than any of them from the others, blue nearer than any.",
+    "landscape-verdicts": "The verdict that most models of a cell have, and how many of them.",
+    "landscape-tradeoff": "One line a method through the depths, marks growing with depth, means over patterns and "
+    "encodings. The band is the retrained models\u2019 own range; the aim is the band at 0.",
+    "landscape-states": "Bloch vectors of single wires, one mark a sample, of the original, the unlearned and a "
+    "retrained model: inside the circle a wire is entangled with others.",
+    "landscape-fidelities": "Tr(rho sigma) / sqrt(Tr rho^2 Tr sigma^2) of the mean states of two classes, 1 where they "
+    "are the same.",
     "heatmap": "One map a method, over depth and entanglement pattern; colours on a root scale. The first map is the "
     "yardstick: the same value for each retrained model against the others. Numbers in brackets are no larger than it.",
 }

@@ -14,9 +14,12 @@ from qunlearn.study.report.compute import cost
 from qunlearn.study.report.curves import curve_figures
 from qunlearn.study.report.forgetting import forgetting
 from qunlearn.study.report.heatmaps import heatmaps
+from qunlearn.study.report.landscape import sweep_of
+from qunlearn.study.report.landscape_figures import landscape_figures
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.noise import noise_curves
 from qunlearn.study.report.panels import Panel, distance, true_labels
+from qunlearn.study.report.pictures import state_figures
 from qunlearn.study.report.ranks import rank_alt, rank_figure
 from qunlearn.study.report.style import drawing
 from qunlearn.study.report.views import View
@@ -76,6 +79,8 @@ def write_figures(
         plates = [_plate(stem, panels, folder) for stem, panels in _panels(found, methods)]
         plates += [_wide_plate(*drawn, folder) for drawn in (*noise_curves(material), *heatmaps(material))]
         plates += [_wide_plate(*drawn, folder, "audits") for drawn in audit_figures(audited)]
+        plates += [_wide_plate(*drawn, folder, "landscape") for drawn in landscape_figures(sweep_of(material))]
+        plates += [_wide_plate(*drawn, folder, "landscape") for drawn in state_figures(material.states)]
         if ranking is not None and (figure := rank_figure(ranking)) is not None:
             plates.append(_wide_plate("critical-difference", figure, rank_alt(ranking), "", folder, "comparisons"))
         costs = [panel for view in found for panel in cost(view, methods)]

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qunlearn.errors import InputError
+from qunlearn.study.cells import measure_cells
 from qunlearn.study.grid import column_of, sweepable
 from qunlearn.study.machines import mixture
-from qunlearn.study.report.material import KEYS, REPEATS, Material
+from qunlearn.study.report.material import KEYS, ORIGINAL, REPEATS, Material
+from qunlearn.study.report.pictures import states_of
 from qunlearn.study.results import load_study
 from qunlearn.versions import versions_of
 
@@ -30,7 +32,9 @@ def gather(study_dir: str | Path) -> Material:
     done = len(study.done())
     if not done:
         raise InputError(f"expected at least one finished trial in {str(study_dir)!r}, got none; run the study first")
-    records = study.table()
+    records, cells, states = study.table(), None, None
+    if (records[["depth", "entanglement"]].nunique() > 1).any() and (records["method"] == ORIGINAL).any():
+        cells, states = measure_cells(study, records), states_of(study)
     return Material(
         name=study.name,
         records=records,
@@ -48,6 +52,8 @@ def gather(study_dir: str | Path) -> Material:
         rankings=study.rankings(),
         left_out=study.left_out(),
         machines=mixture(study.root),
+        cells=cells,
+        states=states,
     )
 
 

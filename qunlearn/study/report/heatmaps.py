@@ -44,9 +44,12 @@ QUANTITIES = (
 def heatmaps(material: Material) -> Iterator[tuple[str, Figure, str, str]]:
     """For each request, noise and quantity: the files' stem, the figure, its alternative text, its title.
 
-    Nothing unless both depth and entanglement are swept.
+    Nothing unless both depth and entanglement are swept; and nothing where retrained models have a spread of their own,
+    on which the maps of `landscape_figures` are centred.
     """
-    if not {"depth", "entanglement"} <= set(material.swept):
+    records = material.records
+    centred = "oracle_distance" in records and records["oracle_distance"].notna().any()
+    if not {"depth", "entanglement"} <= set(material.swept) or centred:
         return
     for title, rows in _parts(material):
         for quantity in QUANTITIES:
@@ -84,14 +87,14 @@ def _maps(rows: DataFrame, quantity: Quantity, methods: list[str]) -> dict[str, 
     maps = {}
     for method in (RETRAINED, ORIGINAL, *methods):
         if method in table.index.get_level_values("method"):
-            maps[method] = quantity.factor * _square(table[quantity.measure].loc[method], depths, patterns)
+            maps[method] = quantity.factor * square(table[quantity.measure].loc[method], depths, patterns)
     if floor in table and not np.isfinite(maps.get(RETRAINED, np.array([np.nan]))).any():
         own = table[floor].groupby(["depth", "entanglement"]).mean()
-        maps = {RETRAINED: quantity.factor * _square(own, depths, patterns)} | maps
+        maps = {RETRAINED: quantity.factor * square(own, depths, patterns)} | maps
     return maps
 
 
-def _square(values: Any, depths: list[Any], patterns: list[Any]) -> Floats:
+def square(values: Any, depths: list[Any], patterns: list[Any]) -> Floats:
     """A series over depth and pattern as a matrix, NaN where a pair was not run."""
     return np.asarray(values.unstack().reindex(index=depths, columns=patterns), dtype=np.float64)
 
@@ -102,7 +105,7 @@ def _figure(maps: dict[str, Floats], quantity: Quantity, ticks: tuple[list[str],
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
-    columns = _columns(len(maps), len(ticks[1]))
+    columns = columns_of(len(maps), len(ticks[1]))
     rows = -(-len(maps) // columns)
     figure = Figure(figsize=(7.1, 0.95 + rows * (0.35 + 0.24 * len(ticks[0]))), layout="constrained")
     FigureCanvasAgg(figure)
@@ -112,7 +115,7 @@ def _figure(maps: dict[str, Floats], quantity: Quantity, ticks: tuple[list[str],
     for axes, (method, values) in zip(grid.ravel(), maps.items(), strict=False):
         _map(axes, method, values, norm, quantity, maps.get(RETRAINED))
     for number, axes in enumerate(grid.ravel()):
-        _name_axes(axes, number, len(maps), columns, ticks)
+        name_axes(axes, number, len(maps), columns, ticks)
     figure.supxlabel("Entanglement pattern", fontsize=8)
     figure.supylabel("Depth (layers)", fontsize=8)
     bar = figure.colorbar(ScalarMappable(norm, "cividis"), ax=grid, location="top", fraction=0.05, aspect=60)
@@ -121,13 +124,13 @@ def _figure(maps: dict[str, Floats], quantity: Quantity, ticks: tuple[list[str],
     return figure
 
 
-def _columns(count: int, patterns: int) -> int:
+def columns_of(count: int, patterns: int) -> int:
     """How many maps stand side by side: as many as leave the fewest places empty."""
     fitting = [columns for columns in (4, 5, 3) if columns * patterns <= 20] or [3]
     return min(min(fitting, key=lambda columns: -count % columns), count)
 
 
-def _name_axes(axes: Axes, number: int, count: int, columns: int, ticks: tuple[list[str], list[str]]) -> None:
+def name_axes(axes: Axes, number: int, count: int, columns: int, ticks: tuple[list[str], list[str]]) -> None:
     """Tick labels at the left edge and under the lowest map of each column; nothing where there is no map."""
     if number >= count:
         axes.set_axis_off()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from qunlearn.study.report.pictures import States
+
 ORIGINAL, RETRAINED = "none", "retrain"  # the methods whose rows are the original and the retrained models
 
 KEYS = (
@@ -40,6 +42,8 @@ class Material:
         histories: one row an original or retrained model and epoch; None where none are kept.
         rankings: the records of the rankings by validation, with the columns that identify each as ``row``.
         left_out: one row a method and place where it cannot work: the columns that name both, and ``reason``.
+        cells: what was measured beside each cell (`qunlearn.study.cells`); None where nothing is swept.
+        states: of one cell before and after forgetting, and retrained; None where none are kept.
         machines: a sentence where machines of several types computed the study.
     """
 
@@ -59,6 +63,8 @@ class Material:
     rankings: Sequence[Mapping[str, Any]] = ()
     left_out: DataFrame | None = None
     machines: str = ""
+    cells: DataFrame | None = None
+    states: States | None = None
 
     @property
     def measures(self) -> list[str]:

@@ -1,0 +1,426 @@
+"""How unlearning lies over depth and entanglement: arms of the sweep, heat maps, trade-offs, verdicts, answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qunlearn.evaluation.verdict import VERDICTS
+from qunlearn.metrics.statistics import Bounds
+from qunlearn.study.report.effects import Mediation, difference, effect, grid_of, mediation
+from qunlearn.study.report.judging import original_places
+from qunlearn.study.report.kinds import by_kind
+from qunlearn.study.report.material import ORIGINAL, RETRAINED, Material
+from qunlearn.study.report.something import nothing
+from qunlearn.study.report.tabling import Plain
+from qunlearn.study.report.views import View
+from qunlearn.study.report.wording import DASH, method_name, setting_name
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+Floats = NDArray[np.float64]
+
+DISTANCE = "oracle_distance"
+CIRCUIT, EQUAL = "circuit", "equal weights"
+ARMS = {"twin": "classical twin", "frozen": "frozen circuit"}
+CLOSE = 0.025  # of the weights: models that differ by less have equal numbers
+UNSWEPT = "none"  # the pattern without entanglement
+_JUDGED = ("js_forget", "gap_forget", "js_test", "membership_auc")
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The trials of a study that sweeps depth or entanglement.
+
+    Attributes:
+        rows: trials with ``arm``, ``block`` (what else is swept), ``log_distance``, ``excess`` (divergence on the
+            forget set beyond the retrained models' own, nats), ``memorised`` (of the original of the same seed).
+        cells: what was measured beside each cell, with ``arm``, ``block`` and ``empty``: nothing to forget there.
+        requests: in the plan's order.
+        others: the swept axes that make blocks.
+    """
+
+    rows: DataFrame
+    cells: DataFrame | None
+    requests: tuple[str, ...]
+    others: tuple[str, ...]
+
+    def arm(self, name: str) -> DataFrame:
+        """The trials of one arm; of equal weights those of the deepest circuits too, which set the number."""
+        if name != EQUAL:
+            return self.rows[self.rows["arm"] == name]
+        return self.rows[self.rows["equal"]]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms there are."""
+        found = [name for name in (CIRCUIT, *ARMS.values()) if (self.rows["arm"] == name).any()]
+        return [*found, EQUAL] if (self.rows["arm"] == EQUAL).any() else found
+
+
+def sweep_of(material: Material) -> Sweep | None:
+    """The sweep; None where neither depth nor entanglement is swept, or distances have no yardstick."""
+    records = material.records
+    swept = [axis for axis in ("depth", "entanglement") if axis in material.swept]
+    if not swept or DISTANCE not in records or not records[DISTANCE].notna().any():
+        return None
+    known = {"depth", "entanglement", "circuit", "model.control", "model.hidden"}
+    others = tuple(axis for axis in material.swept if axis not in known)
+    if "circuit" in material.swept and len({_card(name) for name in records["circuit"]}) > 1:
+        others = ("card", *others)
+    rows = _armed(records.copy(), records["circuit"])
+    rows["block"] = [
+        setting_name(dict(zip(others, values, strict=True))) if others else ""
+        for values in rows[list(others)].itertuples(index=False, name=None)
+    ]
+    rows["log_distance"] = np.log(rows[DISTANCE].clip(lower=1e-6))
+    rows["excess"] = rows["js_forget"] - rows["js_forget_floor"] if "js_forget_floor" in rows else np.nan
+    rows["memorised"] = rows["original_accuracy_forget"] - rows["retrained_accuracy_forget"]
+    cells = None if material.cells is None else _with_arms(material.cells, rows)
+    return Sweep(rows, cells, tuple(material.requests), others)
+
+
+def _control(circuit: str) -> str:
+    return next((name for mark, name in _MARKS.items() if circuit.endswith(mark)), "")
+
+
+def _card(circuit: str) -> str:
+    return next((circuit.removesuffix(mark) for mark in _MARKS if circuit.endswith(mark)), circuit)
+
+
+_MARKS = {" (classical twin)": ARMS["twin"], " (frozen)": ARMS["frozen"]}
+
+
+def _armed(rows: DataFrame, circuits: Series[str]) -> DataFrame:
+    """With the arm of each trial: its control, else the head that most depths have, else equal weights."""
+    hidden = "model.hidden"
+    control = circuits.map(_control)
+    plain = control == ""
+    arm = control.where(~plain, CIRCUIT)
+    equal = np.zeros(len(rows), dtype=bool)
+    if hidden in rows and rows.loc[plain, hidden].nunique() > 1:
+        depths = rows[plain].groupby(hidden)["depth"].nunique()
+        usual = depths.idxmax()
+        arm = arm.where(~plain | (rows[hidden] == usual), EQUAL)
+        deepest = rows.loc[plain, "depth"].max()
+        equal = np.asarray(plain & ((rows[hidden] != usual) | (rows["depth"] == deepest)))
+    return rows.assign(arm=arm, equal=equal, card=circuits.map(_card))
+
+
+def _with_arms(cells: DataFrame, rows: DataFrame) -> DataFrame:
+    """The cells with arm and block, and whether there is nothing to forget in each."""
+    keys = [name for name in cells.columns if name in rows.columns and name not in _FIGURES]
+    known = rows.drop_duplicates(keys)[[*keys, "arm", "equal", "block"]]
+    joined = cells.merge(known, on=keys, how="left")
+    references = rows[rows["method"].isin([ORIGINAL, RETRAINED])]
+    measures = tuple(name for name in references.columns if name.startswith(_JUDGED))
+    empty = {}
+    for values, own in references.groupby(keys, sort=False, dropna=False):
+        places = original_places(View("", {}, 1, own, measures))
+        empty[_text(values)] = bool(places) and nothing(places)
+    joined["empty"] = [empty.get(_text(values), False) for values in joined[keys].itertuples(index=False, name=None)]
+    return joined
+
+
+_FIGURES = ("weights", "circuit_weights", "memorised")
+
+
+def _text(values: Any) -> str:
+    return "|".join(map(str, values if isinstance(values, tuple) else (values,)))
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """What the page says of it.
+
+    Attributes:
+        answers: a question, then its answer for each request.
+        effects: by request a table of effects for each method.
+        controls: the circuit beside its controls.
+        cells: what was measured beside each cell.
+        empty: where there is nothing to forget; empty if nowhere.
+    """
+
+    answers: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    effects: Plain
+    controls: Plain | None
+    cells: Plain | None
+    empty: str
+
+
+def landscape(material: Material, sweep: Sweep | None) -> Landscape | None:
+    """The page's part; None without a sweep."""
+    if sweep is None:
+        return None
+    return Landscape(
+        answers=tuple(_answers(sweep)),
+        effects=_effects(sweep),
+        controls=_controls(sweep),
+        cells=_cells(sweep),
+        empty=_empty(sweep),
+    )
+
+
+def shared(rows: DataFrame) -> list[str]:
+    """The methods, other than the references, that ran in every cell of these trials."""
+    keys = ["arm", "block", "depth", "entanglement"]
+    cells = rows[rows["method"] == ORIGINAL].drop_duplicates(keys)
+    counts = rows.drop_duplicates([*keys, "method"])["method"].value_counts()
+    names = [str(name) for name in dict.fromkeys(rows["method"]) if name not in (ORIGINAL, RETRAINED)]
+    return [name for name in names if counts[name] == len(cells)]
+
+
+def pooled(rows: DataFrame, methods: Sequence[str]) -> DataFrame:
+    """A row a cell and seed: the mean over some methods of their distances, with the original's memorisation."""
+    keys = ["arm", "block", "depth", "entanglement", "request", "split_seed", "seed"]
+    own = rows[rows["method"].isin(list(methods))]
+    values = ["log_distance", "excess", "memorised"]
+    return own.groupby(keys, sort=False, dropna=False)[values].mean().reset_index()
+
+
+def depth_effect(rows: DataFrame, value: str = "log_distance") -> Bounds:
+    """What the outcome changes by with every doubling of depth."""
+    cells, outcome = grid_of(rows, ["block", "entanglement", "depth"], value)
+    return effect(np.log2(cells["depth"].to_numpy(float)).tolist(), _named(cells, "block", "entanglement"), outcome)
+
+
+def pattern_effect(rows: DataFrame, pattern: str | None = None, value: str = "log_distance") -> Bounds:
+    """What it changes by with a pattern, or with any, beside the same circuit without entanglement."""
+    rows = rows if pattern is None else rows[rows["entanglement"].isin([UNSWEPT, pattern])]
+    cells, outcome = grid_of(rows, ["block", "depth", "entanglement"], value)
+    entangled = (cells["entanglement"] != UNSWEPT).astype(float)
+    return effect(entangled.tolist(), _named(cells, "block", "depth"), outcome)
+
+
+def depth_mediation(rows: DataFrame, mediator: str = "memorised") -> Mediation:
+    """How much of the effect of depth goes by memorisation."""
+    cells, outcome = grid_of(rows, ["block", "entanglement", "depth"], "log_distance")
+    _, between = grid_of(rows, ["block", "entanglement", "depth"], mediator)
+    factor = np.log2(cells["depth"].to_numpy(float)).tolist()
+    return mediation(factor, _named(cells, "block", "entanglement"), outcome, between)
+
+
+def pattern_mediation(rows: DataFrame, mediator: str = "memorised") -> Mediation:
+    """How much of the effect of any entanglement goes by memorisation."""
+    cells, outcome = grid_of(rows, ["block", "depth", "entanglement"], "log_distance")
+    _, between = grid_of(rows, ["block", "depth", "entanglement"], mediator)
+    factor = (cells["entanglement"] != UNSWEPT).astype(float).tolist()
+    return mediation(factor, _named(cells, "block", "depth"), outcome, between)
+
+
+def beside(rows: DataFrame, control: DataFrame, slope: bool = False) -> Bounds:
+    """The circuit minus a control, paired by depth and seed, in log distance; or that of their slopes over depth.
+
+    A control with fewer cells (a twin has no pattern) is set beside each of the circuit's cells at its depth.
+    """
+    cells, one = grid_of(rows, ["block", "entanglement", "depth"], "log_distance")
+    found, other = grid_of(control, ["block", "entanglement", "depth"], "log_distance")
+    if len(found) == found["depth"].nunique():
+        places = [int(np.flatnonzero(found["depth"] == depth)[0]) if (found["depth"] == depth).any() else -1
+                  for depth in cells["depth"]]  # fmt: skip
+    else:
+        known = {values: place for place, values in enumerate(found.itertuples(index=False, name=None))}
+        places = [known.get(values, -1) for values in cells.itertuples(index=False, name=None)]
+    kept = [number for number, place in enumerate(places) if place >= 0]
+    blocks = _named(cells.iloc[kept], "block", "entanglement")
+    gap = one[kept], other[[places[number] for number in kept]]
+    if not slope:
+        return difference(blocks, *gap)
+    return effect(np.log2(cells["depth"].to_numpy(float)[kept]).tolist(), blocks, gap[0] - gap[1])
+
+
+def _named(cells: DataFrame, *names: str) -> list[str]:
+    return [_text(values) for values in cells[list(names)].itertuples(index=False, name=None)]
+
+
+def _answers(sweep: Sweep) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    main = sweep.arm(CIRCUIT)
+    methods = shared(main)
+    asked: list[tuple[str, list[tuple[str, str]]]] = []
+    deep, entangled = main["depth"].nunique() > 1, main["entanglement"].nunique() > 1
+    entangled = entangled and UNSWEPT in set(main["entanglement"])
+    if deep:
+        asked.append(("Does depth matter for unlearning?", []))
+    if entangled:
+        asked.append(("Does entanglement?", []))
+    asked.append(("Is it mediated by memorisation?", []))
+    if len(sweep.arms) > 1 and deep:
+        asked.append(("Does the circuit or the classical part do it?", []))
+    for request in sweep.requests:
+        rows = main[main["request"] == request]
+        own = pooled(rows, methods)
+        told = iter(asked)
+        if deep:
+            each = [depth_effect(rows[rows["method"] == name]) for name in methods]
+            next(told)[1].append((request, _sentence("every doubling of depth", depth_effect(own), each)))
+        if entangled:
+            each = [pattern_effect(rows[rows["method"] == name]) for name in methods]
+            next(told)[1].append((request, _sentence("entanglement of any pattern", pattern_effect(own), each)))
+        parts = [("depth", depth_mediation)] * deep + [("entanglement", pattern_mediation)] * entangled
+        next(told)[1].append((request, " ".join(_mediated(name, found(own)) for name, found in parts)))
+        if len(sweep.arms) > 1 and deep:
+            next(told)[1].append((request, _who(sweep, request)))
+    yield from ((question, tuple(told)) for question, told in asked)
+
+
+def _sentence(what: str, found: Bounds, each: Sequence[Bounds]) -> str:
+    """What a factor does to the mean over methods, and to how many of them."""
+    if not math.isfinite(found.low):
+        return "Not to be told from these trials."
+    away = sum(1 for one in each if one.low > 0)
+    near = sum(1 for one in each if one.high < 0)
+    verb = "takes" if found.low > 0 else "brings" if found.high < 0 else ""
+    head = (
+        f"Yes: {what} {verb} unlearned models {'away from' if found.low > 0 else 'nearer to'} retraining"
+        if verb
+        else f"Not to be told: {what} leaves the distance to retraining within what seeds and circuits explain"
+    )
+    return (
+        f"{head}; it multiplies the oracle distance by {_factor(found)}, mean over {len(each)} methods. Of these "
+        f"{away} end farther off, {near} nearer, {len(each) - away - near} are not told apart."
+    )
+
+
+def _mediated(name: str, found: Mediation) -> str:
+    total, direct, indirect = found.total, found.direct, found.indirect
+    start = f"Of the effect of {name} ({_factor(total)})"
+    if not math.isfinite(direct.low):
+        return f"{start} it is not to be told: originals have memorised the same in all cells."
+    parts = f"{_factor(indirect)} goes with memorisation, {_factor(direct)} does not"
+    if total.low <= 0 <= total.high:
+        return f"{start}, which is not told from none, {parts}."
+    gone, left = not indirect.low <= 0 <= indirect.high, not direct.low <= 0 <= direct.high
+    word = {(True, False): "Mediated", (True, True): "In part", (False, True): "Not mediated"}.get(
+        (gone, left), "Not settled"
+    )
+    return f"{word}: of the effect of {name} ({_factor(total)}) {parts}."
+
+
+def _who(sweep: Sweep, request: str) -> str:
+    """The circuit beside each control: levels and slopes over depth."""
+    parts = []
+    main = sweep.arm(CIRCUIT)
+    for name in sweep.arms[1:]:
+        other = sweep.arm(name)
+        methods = [method for method in shared(main) if method in shared(other)]
+        one, two = (pooled(rows[rows["request"] == request], methods) for rows in (main, other))
+        parts.append(f"{name}: every doubling of depth multiplies the distance by {_factor(depth_effect(two))}")
+        if name != EQUAL:
+            parts[-1] += f", and the circuit stands at {_factor(beside(one, two))} times its distance"
+            parts[-1] += (
+                f"; the circuit\u2019s slope is {_factor(beside(one, two, slope=True))} times the control\u2019s"
+            )
+    slope = depth_effect(pooled(main[main["request"] == request], shared(main)))
+    return f"Circuit: {_factor(slope)} with every doubling. " + ". ".join(_upper(part) for part in parts) + "."
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _factor(found: Bounds) -> str:
+    """A change of log distance as a factor with its interval."""
+    if not math.isfinite(found.value):
+        return DASH
+    value, low, high = (math.exp(part) if math.isfinite(part) else math.nan for part in found)
+    return f"{value:.2f}" + (f" ({low:.2f} to {high:.2f})" if math.isfinite(low) else "")
+
+
+def _nats(found: Bounds) -> str:
+    if not math.isfinite(found.value):
+        return DASH
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})".replace("-", "\u2212")
+
+
+def _effects(sweep: Sweep) -> Plain:
+    """A row a request and method: what depth, every pattern and everything else swept does to the distance."""
+    main = sweep.arm(CIRCUIT)
+    patterns = [name for name in dict.fromkeys(main["entanglement"]) if name != UNSWEPT]
+    patterns = patterns if UNSWEPT in set(main["entanglement"]) else []
+    heads = ["forget", "method", "doubling of depth", *(f"{name} beside none" for name in patterns),
+             "depth, forget set, nats", "depth at equal memorisation"]  # fmt: skip
+    rows = []
+    for request in sweep.requests:
+        own = main[main["request"] == request]
+        for name in (ORIGINAL, *by_kind([m for m in dict.fromkeys(own["method"]) if m not in (ORIGINAL, RETRAINED)])):
+            one = own[own["method"] == name]
+            values = [_factor(depth_effect(one)), *(_factor(pattern_effect(one, pattern)) for pattern in patterns)]
+            values += [_nats(depth_effect(one, "excess")), _factor(depth_mediation(one).direct)]
+            rows.append((request, method_name(name), *values))
+    return Plain("Effects on the distance to retraining, as factors of the oracle distance", tuple(heads), tuple(rows))
+
+
+def _controls(sweep: Sweep) -> Plain | None:
+    """A row a request and method: the circuit beside twin and frozen circuit, and slopes over depth of all arms."""
+    others = [name for name in sweep.arms[1:] if name != EQUAL]
+    if len(sweep.arms) < 2:
+        return None
+    main, rows = sweep.arm(CIRCUIT), []
+    heads = ("forget", "method", *(f"circuit / {name}" for name in others), *(f"depth, {name}" for name in sweep.arms))
+    for request in sweep.requests:
+        own = main[main["request"] == request]
+        for name in (ORIGINAL, *by_kind([m for m in dict.fromkeys(own["method"]) if m not in (ORIGINAL, RETRAINED)])):
+            cells = []
+            arms = {arm: _of(sweep.arm(arm), request, name) for arm in sweep.arms}
+            cells += [_factor(beside(arms[CIRCUIT], arms[arm])) if len(arms[arm]) else DASH for arm in others]
+            cells += [_factor(depth_effect(rows_)) if len(rows_) else DASH for rows_ in arms.values()]
+            rows.append((request, method_name(name), *cells))
+    return Plain("The circuit beside its controls, as factors of the oracle distance", heads, tuple(rows))
+
+
+def _of(rows: DataFrame, request: str, method: str) -> DataFrame:
+    return rows[(rows["request"] == request) & (rows["method"] == method)]
+
+
+_COLUMNS = {
+    "weights": ("weights", 0), "expressibility": ("expressibility", 3), "entangling_capability": ("entangling", 2),
+    "fisher_rank": ("Fisher rank", 1), "fisher_trace": ("Fisher trace", 2),
+    "gradient_variance": ("gradient variance", 6),
+    "generalisation_gap": ("generalisation gap, %", 1),
+    "membership_advantage": ("membership advantage", 2), "memorised": ("memorised, %", 1),
+}  # fmt: skip
+
+
+def _cells(sweep: Sweep) -> Plain | None:
+    if sweep.cells is None:
+        return None
+    heads = ("model", "depth", "entanglement", "forget", *(head for head, _ in _COLUMNS.values()), "to forget")
+    rows = []
+    for one in sweep.cells.to_dict("records"):
+        figures = []
+        for name, (head, digits) in _COLUMNS.items():
+            value = float(one[name]) * (100.0 if head.endswith("%") else 1.0)
+            figures.append(f"{value:.{digits}f}" if math.isfinite(value) else DASH)
+        model = one["arm"] + (f", {one['block']}" if one["block"] else "")
+        place = (model, str(one["depth"]), str(one["entanglement"]), one["request"])
+        rows.append((*place, *figures, "nothing" if one["empty"] else "something"))
+    return Plain("What was measured beside each cell", heads, tuple(rows))
+
+
+def _empty(sweep: Sweep) -> str:
+    """Where there is nothing to forget."""
+    if sweep.cells is None:
+        return ""
+    cells = sweep.cells
+    told = []
+    for (arm, request), own in cells.groupby(["arm", "request"], sort=False):
+        if own["empty"].any():
+            told.append(f"{arm}, forget {request}: {int(own['empty'].sum())} of {len(own)}")
+    if not told:
+        return "In every cell the original differs from the retrained models by more than their own spread."
+    return "Cells in which there is nothing to forget (hatched in the maps): " + "; ".join(told) + "."
+
+
+def verdict_counts(rows: DataFrame) -> DataFrame:
+    """By method, depth and pattern: how many trials have each verdict, columns `VERDICTS`."""
+    import pandas as pd
+
+    known = rows[rows["verdict"].isin(VERDICTS)]
+    table = pd.crosstab([known["method"], known["depth"], known["entanglement"]], known["verdict"])
+    return table.reindex(columns=list(VERDICTS), fill_value=0)
