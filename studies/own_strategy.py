@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -37,7 +38,7 @@ def compared(rows: pd.DataFrame, ours: str) -> pd.DataFrame:
     """
     own = _values(rows, ours)
     cost = float(rows.loc[rows["method"] == "retrain", "gradient_evaluations"].mean())
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for method in rows["method"].unique():
         if method == "retrain":
             continue
