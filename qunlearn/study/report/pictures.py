@@ -114,7 +114,7 @@ def class_overlaps(states: Tensor, labels: Tensor, classes: int) -> Floats:
 
 
 def _states(study: Study, task: Task) -> States | None:
-    """Of a trial; None where one of the models has no circuit."""
+    """Of a trial; None where one of the models has no trained circuit."""
     cell = [one for one in study.done() if (one.settings, one.request) == (task.settings, task.request)]
     same = [one for one in cell if one.row["method"] == ORIGINAL and one.original == task.original]
     others = [one for one in cell if one.row["method"] == RETRAINED and one.retrained[0] in task.retrained]
@@ -140,8 +140,9 @@ def _states(study: Study, task: Task) -> States | None:
 
 
 def _circuit(model: Any) -> QuantumLayer | None:
+    """The circuit, if it is trained: with a frozen one no state ever moves."""
     layer = getattr(model, "quantum", None)
-    return layer if isinstance(layer, QuantumLayer) else None
+    return layer if isinstance(layer, QuantumLayer) and layer.weights.requires_grad else None
 
 
 def _at(model: Any, data: Dataset) -> Tensor:
