@@ -69,7 +69,7 @@ class Ensembles(NamedTuple):
 
 
 def trace_distance(rho: Values, sigma: Values) -> float:
-    """(1/2) ||rho - sigma||_1 of two density matrices ``(d, d)``: in [0, 1], half the sum of |eigenvalues|.
+    """(1/2) ||rho - sigma||_1 of two density matrices ``(d, d)``: in [0, 1], half the sum of absolute eigenvalues.
 
     Raises:
         InputError: for other shapes.

@@ -301,6 +301,9 @@ class DaskPool:
             return []
         chunk = self._flying.pop(future)
         tasks = {task.key: task for unit in chunk for task in unit.left}
+        if future.status == "lost":  # its worker died with the answer; what it had done is found in the results folder
+            ledger.waiting[:0] = chunk
+            return []
         if future.status not in ("finished", "error"):
             raise self._lost()
         try:

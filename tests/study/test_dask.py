@@ -291,6 +291,26 @@ def test_cheap_units_are_sent_in_chunks_that_leave_work_for_others(tiny: Path, t
         assert max(client.sizes) == most
 
 
+def test_an_answer_that_was_lost_with_its_worker_is_asked_for_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, client, submit = read_study(tiny), FakeClient(), FakeClient.submit
+
+    def lose_the_first(self: FakeClient, *given: Any, **options: Any) -> Any:
+        future = submit(self, *given, **options)
+        if len(self.sizes) == 1:
+            future.status = "lost"  # as Dask says when a worker dies before its answer was fetched
+        return future
+
+    monkeypatch.setattr(FakeClient, "submit", lose_the_first)
+    tasks = make_plan(study).of("original")
+    pool = DaskPool(Store(tmp_path), study, client, {}, say=lambda line: None)
+    pool.check(1.0)
+    outcomes = list(pool.run([Unit.alone(task) for task in tasks], set(), set()))
+    assert sorted(outcome.task.key for outcome in outcomes) == sorted(task.key for task in tasks)
+    assert sum(client.sizes) == len(tasks) + client.sizes[0]
+
+
 class Refusing(FakeClient):
     """Workers that see no results folder as soon as they have work, and one more a look that never does."""
 
