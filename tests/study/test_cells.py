@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from qunlearn.errors import InputError
 from qunlearn.quantum.describe import entangling_capability, expressibility
 from qunlearn.quantum.engines import state
 from qunlearn.study.cells import FIGURES, FILE, measure_cells
@@ -31,7 +32,7 @@ epochs = 2
 model = [{ entanglement = "none" }, { entanglement = "ring" }, { entanglement = "ring", control = "twin" },
          { entanglement = "ring", control = "frozen" }]
 request = [{ fraction = 0.2 }]
-method = ["fine-tune"]
+method = ["fine-tune", "layer-reset"]
 seed = [0, 1]
 """
 
@@ -112,12 +113,21 @@ def test_what_took_models_is_kept(study: Study, monkeypatch: pytest.MonkeyPatch)
     assert (Path(study.root) / FILE).read_bytes() == written
 
 
-def test_states_are_of_one_original_before_and_after(study: Study) -> None:
-    found = states_of(study)
+def test_states_are_of_one_original_before_and_after_and_of_a_retrained_model(study: Study) -> None:
+    found = states_of(study, "layer-reset")
     assert found is not None
-    assert found.models == ("original", "fine-tune", "retrained")
+    assert found.models == ("original", "layer-reset", "retrained")
     assert "depth 2, ring" in found.title
-    for name in found.models:
-        assert np.linalg.norm(found.forget[name], axis=-1).max() <= 1 + 1e-6
+    table = study.table()
+    own = table[(table["circuit"] == "ring-cz") & (table["entanglement"] == "ring") & (table["depth"] == 2)]
+    for name, method in zip(found.models, ("none", "layer-reset", "retrain"), strict=True):
+        key = str(own[own["method"] == method]["trial"].iloc[0])
+        model: Any = study.model(key)
+        split = split_of(study.task(key).settings, study.task(key).request, study.folder)
+        with torch.no_grad():
+            read = model.quantum(model.encoder(model._tensor(split.forget.x)))  # <Z> of every wire
+        assert found.forget[name][..., 2] == pytest.approx(read.double().numpy(), abs=1e-5)
         assert found.overlaps[name].shape == (3, 3)
-    assert not np.allclose(found.forget["original"], found.forget["fine-tune"])
+    assert not np.allclose(found.forget["original"], found.forget["retrained"], atol=1e-3)
+    with pytest.raises(InputError, match="expected a trial of layer-reset"):
+        states_of(study, "layer-reset", trial=str(own[own["method"] == "none"]["trial"].iloc[0]))

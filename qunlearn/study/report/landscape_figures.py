@@ -119,7 +119,7 @@ def _distances(sweep: Sweep, rows: DataFrame, title: str) -> Drawn:
     for number, axes in enumerate(grid.ravel()):
         name_axes(axes, number, len(maps), across, ticks)
     bar = figure.colorbar(ScalarMappable(norm, _COLOURS), ax=grid, location="top", fraction=0.05, aspect=60)
-    shown = [step for step in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0) if abs(math.log(step)) <= limit]
+    shown = [step for step in (0.1, 0.2, 0.4, 0.7, 0.8, 1.0, 1.25, 1.4, 2.5, 5.0, 10.0) if abs(math.log(step)) <= limit]
     bar.set_ticks([math.log(step) for step in shown], labels=[f"{step:g}" for step in shown])
     bar.set_label(f"Forget {title}. Oracle distance beside the nearer end of the retrained models\u2019 own range;\n"
                   "in brackets: within that range. Hatched: nothing to forget")  # fmt: skip
@@ -209,6 +209,7 @@ def _tradeoff(rows: DataFrame, request: str) -> Drawn:
     """Lines through the depths, a method each: lost test accuracy against distance."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     names = _names(rows)
     mark, told = marks(names[1:]), []
@@ -229,6 +230,9 @@ def _tradeoff(rows: DataFrame, request: str) -> Drawn:
     floor = rows[[f"{DISTANCE}_floor_low", f"{DISTANCE}_floor_high"]].mean()
     axes.axhspan(floor.iloc[0], floor.iloc[1], color="#e3e7e8", zorder=0)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("Test accuracy lost beside retrained models (percentage points)")
     axes.set_ylabel(f"Oracle distance, forget {request}")
     figure.legend(loc="outside right upper", frameon=False, fontsize=7)
