@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qunlearn.study.report.figures import Picture, Plate
+from qunlearn.study.report.printing import bare, with_ids
 from qunlearn.study.report.style import BAND, BEYOND, INK, MUTED, PAPER, RULE, UNSETTLED, WITHIN
 
 if TYPE_CHECKING:
@@ -125,11 +126,7 @@ def inline(picture: Picture, prefix: str) -> Markup:
     """The SVG element alone: ids made unique by a prefix, colours taken from the page, the text as its label."""
     from markupsafe import Markup, escape
 
-    svg = picture.svg[picture.svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
-    svg = svg.replace("url(#", f"url(#{prefix}").replace('href="#', f'href="#{prefix}')
+    svg = with_ids(bare(picture.svg), prefix).replace("xlink:href", "href")
     for colour, name in (
         (INK, "ink"),
         (MUTED, "muted"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from qunlearn.study.report.material import Material
 from qunlearn.study.report.noise import noise_curves
 from qunlearn.study.report.panels import Panel, distance, true_labels
 from qunlearn.study.report.pictures import state_figures
+from qunlearn.study.report.printing import save, save_joined, tile_of, transparent
 from qunlearn.study.report.ranks import rank_alt, rank_figure
 from qunlearn.study.report.style import drawing
 from qunlearn.study.report.views import View
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from qunlearn.metrics.ranking import Ranking
-
-_PANEL = (3.55, 3.1)  # inches
-_COLUMNS = 2
-_DPI = 220
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,8 @@ class Plate:
     """One figure: the stem of its files, and the drawings it is made of.
 
     Args:
-        stem: ``forgetting-vs-retained`` for ``figures/forgetting-vs-retained.svg`` and ``.png``.
+        stem: ``forgetting-vs-retained`` for ``figures/forgetting-vs-retained.svg`` and ``.png``, and where they would
+            be too tall also ``forgetting-vs-retained-2`` and so on.
         pictures: in the order of the requests.
         wide: whether a drawing needs the page's full width.
         part: the part of the page that it stands in.
@@ -101,10 +98,11 @@ def _panels(found: Sequence[View], methods: Sequence[str]) -> list[tuple[str, li
 
 
 def _plate(stem: str, panels: Sequence[Panel], folder: Path, part: str = "figures") -> Plate:
-    if panels:
-        save(_joined(panels), folder / stem)
+    tiles = [tile_of(panel) for panel in panels]
+    save_joined(tiles, folder / stem)
     pictures = tuple(
-        Picture(_transparent(_svg(_joined([panel]))), panel.alt, panel.request, panel.wide) for panel in panels
+        Picture(transparent(tile.svg), panel.alt, panel.request, panel.wide)
+        for tile, panel in zip(tiles, panels, strict=True)
     )
     return Plate(stem, pictures, part=part)
 
@@ -113,56 +111,3 @@ def _wide_plate(
     stem: str, figure: Figure, alt: str, request: str, folder: Path, part: str = "figures"
 ) -> Plate:  # fmt: skip
     return Plate(stem, (Picture(save(figure, folder / stem), alt, request, wide=True),), wide=True, part=part)
-
-
-def _joined(panels: Sequence[Panel]) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    wide = any(panel.wide for panel in panels)
-    columns = min(_COLUMNS, len(panels)) if len(panels) != 3 else 3  # three in a row leave no gap
-    columns = 1 if wide else columns
-    rows = -(-len(panels) // columns)
-    height = max(panel.height for panel in panels)
-    figure = Figure(figsize=(_PANEL[0] * (2 if wide else columns), height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    finish = [panel.draw(axes) for panel, axes in zip(panels, grid, strict=False)]
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    settle(figure)  # labels are placed last, on a layout that no longer moves
-    for step in finish:
-        if step:
-            step()
-    return figure
-
-
-def settle(figure: Figure) -> None:
-    """Lay a figure out and keep it so: else it is done again for every file."""
-    if (engine := figure.get_layout_engine()) is not None:
-        own = figure.dpi
-        figure.set_dpi(_DPI)  # texts measured in few pixels come out too short
-        engine.execute(figure)
-        figure.set_dpi(own)
-        figure.set_layout_engine("none")
-
-
-def save(figure: Figure, path: Path) -> str:
-    """Write a figure as SVG and PNG, on white and without dates; return its SVG for the page."""
-    settle(figure)
-    svg = _svg(figure)
-    path.with_suffix(".svg").write_text(svg, encoding="utf-8", newline="\n")
-    figure.savefig(path.with_suffix(".png"), dpi=_DPI, facecolor="white", metadata={"Software": None})
-    return _transparent(svg)
-
-
-def _svg(figure: Figure) -> str:
-    """A figure as SVG on white, the same for the same figure."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().decode("utf-8")
-
-
-def _transparent(svg: str) -> str:
-    """The same without its background, which is drawn first: the page has its own."""
-    return svg.replace('style="fill: #ffffff"', 'style="fill: none"', 1)

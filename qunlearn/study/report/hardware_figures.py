@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from qunlearn.evaluation.comparison import ATTACKS, Comparison
 from qunlearn.metrics import Bounds
-from qunlearn.study.report.figures import Picture, save
+from qunlearn.study.report.figures import Picture
 from qunlearn.study.report.hardware_material import Sides
+from qunlearn.study.report.printing import save
 from qunlearn.study.report.style import INK, MUTED, Mark, drawing, marks
 from qunlearn.study.report.wording import Measure
 

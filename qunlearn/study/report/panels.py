@@ -219,7 +219,9 @@ def logarithmic(axes: Axes, values: Sequence[float]) -> None:
 
 def wrapped(title: str, width: int = 42) -> str:
     """A title in lines that fit above a panel, of at most so many characters."""
-    return textwrap.fill(title, max(width, 20))
+    for words in (" %", " set", " layers"):  # these never stand alone in a line
+        title = title.replace(words, words.replace(" ", "\u00a0"))
+    return textwrap.fill(title, max(width, 20), break_on_hyphens=False)
 
 
 def label(axes: Axes, points: Points) -> None:
