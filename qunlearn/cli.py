@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -353,11 +354,11 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
         if not keys and kind not in ("original", "retrained", "trial"):
             continue
         gradients = sum(cost.gradient_evaluations[key] for key in keys)
-        rows.append([title, str(len(keys)), f"{gradients:,.0f}", duration(sum(cost.seconds[key] for key in keys))])
+        rows.append([title, str(len(keys)), _count(gradients), duration(sum(cost.seconds[key] for key in keys))])
     units = units_of(plan.tasks, {task.key for task in plan.tasks})
     gradients = sum(cost.gradient_evaluations.values())
     last = f"{duration(cost.wall(units, workers))} on {workers} worker{'s' if workers > 1 else ''}"
-    rows.append(["in all", str(len(plan.tasks)), f"{gradients:,.0f}", last])
+    rows.append(["in all", str(len(plan.tasks)), _count(gradients), last])
     for sentence in left_out(plan):
         typer.echo(sentence)
     _print_table(f"{config.name} (nothing was started)", ["", "number", "gradient evaluations", "time"], rows)
@@ -365,6 +366,11 @@ def _show_plan(config: StudyConfig, workers: int | None) -> None:
         typer.echo(f"Code of yours that will run: {config.settings.model.factory}")
     for module in config.settings.plugins.modules:
         typer.echo(f"Code of yours that will run: {module}")
+
+
+def _count(gradients: float) -> str:
+    """Of a plan; NaN with a method that was not tried, whose part nobody knows."""
+    return "not measured" if math.isnan(gradients) else f"{gradients:,.0f}"
 
 
 def _say_jobs(found: Status) -> None:

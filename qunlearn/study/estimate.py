@@ -50,7 +50,7 @@ class Estimate:
 
     Attributes:
         seconds: of one worker, by the key of the task.
-        gradient_evaluations: samples differentiated, by the key of the task.
+        gradient_evaluations: samples differentiated, by the key of the task; NaN for a method that was not tried.
     """
 
     seconds: dict[str, float]
@@ -80,7 +80,9 @@ class _Cost:
 def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
     """Time each kind of task of the plan on a part of its own data, for about `patience` seconds in all.
 
-    Methods that the time does not suffice for, and the user's own, are taken to cost what the others do on average.
+    Methods that the time does not suffice for, and the user's own, are taken to need the seconds that the others do on
+    average. How many gradients they take is left open: methods differ a hundredfold in it, and which are tried in time
+    differs from run to run.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.study.settings.run.threads)
@@ -220,8 +222,8 @@ class _Meter:
         ours = type(method).__module__.startswith("qunlearn.") and not method.trains
         if key not in self.methods and ours and time.thread_time() < self.deadline:
             self.methods[key] = self._one_epoch(task, split, method, size).beside(training)
-        known = list(self.methods.values()) or [_Cost(1.0, 1.0)]
-        factor = self.methods.get(key, _mean(known))
+        known = list(self.methods.values()) or [_Cost(1.0)]
+        factor = self.methods.get(key) or _Cost(_mean(known).seconds, math.nan)
         epoch = _Cost(factor.seconds * training.seconds, factor.gradient_evaluations * training.gradient_evaluations)
         return epoch.times(expected_epochs(epochs, getattr(method, "patience", None)))
 

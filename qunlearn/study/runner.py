@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def summary(plan: Plan, left: list[Task], cost: Estimate, workers: int) -> str:
         f"{tunings}"
         f"{counts['trial']} trials{', ' if audits else ' '}{audits}on {workers} worker{'s' if workers > 1 else ''}"
         f"{f' ({finished} tasks are done already)' if finished else ''}; "
-        f"about {gradients:,.0f} gradient evaluations, {duration(seconds)}"
+        f"about {'' if math.isnan(gradients) else f'{gradients:,.0f} gradient evaluations, '}{duration(seconds)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def test_gradient_evaluations_are_those_then_counted(tiny: Path, finished: tuple
             assert expected[task.key] == counted[task.key]
         elif task.row["method"] in ("none", "retrain"):
             assert expected[task.key] == 0
+
+
+def test_gradients_of_methods_that_were_not_tried_are_left_open(tiny: Path) -> None:
+    plan = make_plan(read_study(tiny))
+    patient, hasty = estimate(plan, patience=600.0), estimate(plan, patience=0.0)
+    for task in plan.tasks:
+        known, found = patient.gradient_evaluations[task.key], hasty.gradient_evaluations[task.key]
+        assert math.isfinite(known)
+        untried = task.kind == "trial" and task.row["method"] not in ("none", "retrain")
+        assert math.isnan(found) if untried else found == known  # what else was tried differs from run to run
 
 
 @pytest.mark.slow
