@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,7 +218,8 @@ def test_a_weight_on_an_untouched_wire_only_turns_the_phase() -> None:
 @pytest.mark.parametrize("card", sorted(available_cards()))
 def test_counts_are_qiskits(card: str) -> None:
     circuit = load_circuit(card, qubits=5, depth=2)
-    exported, counts = circuit.to_qiskit(), describe(circuit)
+    # Qiskit spells the preparation of amplitudes out; here gates alone are counted.
+    exported, counts = replace(circuit, amplitude=False).to_qiskit(), describe(circuit)
     assert dict(counts.gates) == dict(exported.count_ops())
     assert counts.depth == exported.depth()
     assert counts.two_qubit_depth == exported.depth(lambda i: len(i.qubits) == 2)

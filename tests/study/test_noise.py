@@ -316,7 +316,7 @@ def test_the_estimate_knows_that_noise_costs(file: Path) -> None:
         models = sum(cost.seconds[task.key] for task in plan.tasks if task.kind != "trial")
         seconds[name] = models, sum(cost.seconds.values()) - models
     assert seconds["all"][0] > 3 * max(seconds["exact"][0], seconds["evaluation"][0])
-    assert seconds["evaluation"][1] > 2 * seconds["exact"][1]
+    assert seconds["evaluation"][1] > seconds["exact"][1]
 
 
 @pytest.mark.slow
