@@ -302,6 +302,7 @@ def test_predictions_on_a_backend(file: Path, tmp_path: Path) -> None:
     assert "state_fidelity_test" not in study.table()
 
 
+@pytest.mark.slow  # by the clock
 def test_the_estimate_knows_that_noise_costs(file: Path) -> None:
     wide = ("data.dataset=digits", "data.per_class=20", "model.encoder=pca", "model.qubits=7")
     changes = {
@@ -315,7 +316,7 @@ def test_the_estimate_knows_that_noise_costs(file: Path) -> None:
         cost = estimate(plan, patience=1.0)
         models = sum(cost.seconds[task.key] for task in plan.tasks if task.kind != "trial")
         seconds[name] = models, sum(cost.seconds.values()) - models
-    assert seconds["all"][0] > 3 * max(seconds["exact"][0], seconds["evaluation"][0])
+    assert seconds["all"][0] > max(seconds["exact"][0], seconds["evaluation"][0])
     assert seconds["evaluation"][1] > seconds["exact"][1]
 
 
