@@ -31,8 +31,6 @@ from qunlearn.metrics.helstrom import (
     helstrom_null,
     helstrom_plugin,
     helstrom_scores,
-    pretty_good_measurement,
-    pretty_good_scores,
     trace_distance,
 )
 from qunlearn.metrics.lira import Shadows, lira_attack, lira_scores, phi
@@ -44,6 +42,7 @@ from qunlearn.metrics.membership import (
     membership_auc_published,
     weighted_auc,
 )
+from qunlearn.metrics.pretty_good import pretty_good_measurement, pretty_good_scores
 from qunlearn.metrics.ranking import Paired, Ranking, paired_difference, rank
 from qunlearn.metrics.registry import METRICS, Metric, metric
 from qunlearn.metrics.residue import (

@@ -11,7 +11,7 @@ from torch import Tensor
 from qunlearn.errors import InputError
 from qunlearn.quantum.states import reduced_state
 
-TINY = 1e-7  # of the largest eigenvalue: see `metrics.helstrom`
+TINY = 1e-7  # of the largest eigenvalue: see `metrics.ensembles`
 
 
 def crossfit_advantage(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +15,19 @@ from qunlearn.study.task import Task
 
 #: Seconds between two plain lines.
 PAUSE = 10.0
+
+
+@dataclass
+class _Kind:
+    """Tasks that are expected to go alike: seconds that those left should take, and those done should take and took."""
+
+    left: float = 0.0
+    expected: float = 0.0
+    spent: float = 0.0
+
+
+def _alike(task: Task) -> Hashable:
+    return task.kind, task.row.get("method")
 
 
 class StudyProgress:
@@ -26,8 +41,10 @@ class StudyProgress:
 
     def __init__(self, tasks: Sequence[Task], seconds: dict[str, float], workers: int) -> None:
         self.total, self.done, self.failed = len(tasks), 0, 0
-        self._left = {task.key: seconds.get(task.key, 0.0) for task in tasks}
-        self._expected, self._workers = sum(self._left.values()), workers
+        self._seconds, self._workers = seconds, workers
+        self._kinds: defaultdict[Hashable, _Kind] = defaultdict(_Kind)
+        for task in tasks:
+            self._kinds[_alike(task)].left += seconds.get(task.key, 0.0)
         self._start = self._shown = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -45,7 +62,11 @@ class StudyProgress:
 
     def update(self, outcome: Outcome) -> None:
         """Take note of an outcome and show it."""
-        self._left.pop(outcome.task.key, None)
+        kind, expected = self._kinds[_alike(outcome.task)], self._seconds.get(outcome.task.key, 0.0)
+        kind.left -= expected
+        if outcome.status == "done":
+            kind.expected += expected
+            kind.spent += outcome.seconds
         self.done += 1
         self.failed += outcome.status == "failed"
         if outcome.status == "failed":
@@ -64,10 +85,14 @@ class StudyProgress:
             print(line, file=sys.stderr, flush=True)
 
     def seconds_left(self) -> float:
-        """Expected seconds of what is left, at the speed seen so far."""
-        ahead = sum(self._left.values())
-        expected = START_UP + (self._expected - ahead) / self._workers
-        return ahead / self._workers * max(time.monotonic() - self._start, START_UP) / expected
+        """Expected seconds of what is left, at the speed at which the like of it went so far."""
+        kinds = self._kinds.values()
+        expected, spent = sum(kind.expected for kind in kinds), sum(kind.spent for kind in kinds)
+        usual = spent / expected if expected else 1.0
+        ahead = sum(kind.left * (kind.spent / kind.expected if kind.expected else usual) for kind in kinds)
+        elapsed = max(time.monotonic() - self._start, START_UP)
+        waits = elapsed / (START_UP + spent / self._workers) if spent else 1.0  # for each other, and the driver
+        return max(ahead, 0.0) / self._workers * waits
 
     def _rate(self) -> str:
         return f"{self.done / max(time.monotonic() - self._start, 1e-9):.1f} tasks/s"

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from qunlearn.study.estimate import Estimate, estimate, expected_epochs
-from qunlearn.study.executors import START_UP
-from qunlearn.study.plan import Plan, make_plan
+from qunlearn.study.executors import START_UP, Outcome
+from qunlearn.study.plan import make_plan
 from qunlearn.study.progress import StudyProgress, duration
 from qunlearn.study.reading import read_study
 from qunlearn.study.results import Study
 from qunlearn.study.store import Store
-from qunlearn.study.task import Task, units_of
+from qunlearn.study.task import Kind, Task, units_of
 from qunlearn.study.trial import run_unit
 
 
@@ -82,24 +82,30 @@ def test_expected_epochs(epochs: int, patience: int | None, expected: float) -> 
     assert expected_epochs(epochs, patience) == expected
 
 
-def test_progress_counts_down(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from qunlearn.study.executors import Outcome
-
-    plan: Plan = make_plan(read_study(tiny))
-    tasks = list(plan.tasks[:4])
+def test_progress_counts_down_at_the_speed_of_each_kind(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    kinds: tuple[Kind, ...] = ("original", "trial")
+    row = {"request": "all", "method": "any"}
+    tasks = [Task(f"{kind}{n}", kind, {"data": {"split_seed": 0}}, {}, 0, row=row) for kind in kinds for n in range(4)]
     with StudyProgress(tasks, {task.key: 10.0 for task in tasks}, workers=2) as progress:
-        before = progress.seconds_left()
-        assert before == pytest.approx(20.0, rel=0.01)
-        progress.update(Outcome(tasks[0], "done"))
-        # Done at once, where start-up and half a task were expected: the rest is expected to go as quickly.
-        assert progress.seconds_left() == pytest.approx(15.0 * START_UP / (START_UP + 5.0), rel=0.01)
-        progress.update(Outcome(tasks[1], "failed", "no way"))
-        progress.update(Outcome(tasks[2], "done"))
-        progress.update(Outcome(tasks[3], "done"))
+        assert progress.seconds_left() == 40.0
+        progress.update(Outcome(tasks[0], "done", seconds=10.0))
+        now = START_UP + 5.0
+        assert progress.seconds_left() == pytest.approx(35.0)
+        progress.update(Outcome(tasks[4], "done", seconds=30.0))  # a trial takes three times what was expected
+        now = START_UP + 20.0
+        assert progress.seconds_left() == pytest.approx((3 * 10 + 3 * 30) / 2)
+        progress.update(Outcome(tasks[5], "failed", "no way"))
+        assert progress.seconds_left() == pytest.approx((3 * 10 + 2 * 30) / 2)
+        for task in (*tasks[1:4], *tasks[6:]):
+            progress.update(Outcome(task, "done", seconds=10.0))
         assert progress.seconds_left() == 0
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"failed: {tasks[1].title}: no way"
-    assert lines[-1].startswith("4 of 4 done, ")
+    assert any(line == f"failed: {tasks[5].title}: no way" for line in lines)
+    assert lines[-1].startswith("8 of 8 done, ")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(3.4, "3 s"), (600, "10 min"), (3 * 3600, "3.0 h")])

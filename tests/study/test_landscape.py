@@ -78,7 +78,7 @@ def test_arms_are_told_by_control_and_head(sweep: Sweep) -> None:
         (2, (22,)),
         (4, (16,)),
     }
-    assert set(sweep.rows["block"]) == {"reupload False", "reupload True"}
+    assert set(sweep.rows["block"]) == {"encoding once", "re-uploading"}
 
 
 def test_effects_are_those_that_were_put_in(sweep: Sweep) -> None:
@@ -129,8 +129,8 @@ def test_the_page_shows_it_and_the_files_are_there(tmp_path: Path) -> None:
     assert "Does the circuit or the classical part do it?" in text
     stems = {path.stem for path in (tmp_path / "figures").glob("landscape-*.svg")}
     assert stems == {
-        "landscape-distance-class-0-reupload-false", "landscape-distance-class-0-reupload-true",
-        "landscape-verdicts-class-0-reupload-false", "landscape-verdicts-class-0-reupload-true",
+        "landscape-distance-class-0-encoding-once", "landscape-distance-class-0-re-uploading",
+        "landscape-verdicts-class-0-encoding-once", "landscape-verdicts-class-0-re-uploading",
         "landscape-tradeoff-class-0",
     }  # fmt: skip
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "cells.csv"), cells, check_dtype=False)

@@ -14,7 +14,7 @@ from qunlearn.evaluation.audit.finding import Figure, absent
 from qunlearn.evaluation.audit.intervals import mean_bounds
 from qunlearn.evaluation.reference import reference
 from qunlearn.metrics import Bounds
-from qunlearn.metrics.helstrom import Wires
+from qunlearn.metrics.ensembles import Wires
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]

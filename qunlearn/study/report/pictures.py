@@ -198,7 +198,7 @@ def _overlaps(states: States) -> tuple[str, Figure, str, str]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.1, 3.0), layout="constrained")
+    figure = Figure(figsize=(7.1, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid, told = figure.subplots(1, len(states.models), squeeze=False)[0], []
     for axes, name in zip(grid, states.models, strict=True):

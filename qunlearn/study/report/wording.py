@@ -15,6 +15,7 @@ DASH = "\u2013"
 _NAMES = {ORIGINAL: "original", RETRAINED: "retrained models"}
 _NOISE = {"noise_readout": "readout error", "noise_t1": "T1", "noise_t2": "T2", "noise_gate_time": "gate time"}
 _UNSET = {"shots": "exact values", "noise_device": "no device", "backend": "no backend", "corruption": "not corrupted"}
+_SWITCHES = {"model.reupload": ("encoding once", "re-uploading")}  # off and on
 _AXES = {
     "shots": "{} shots",
     "backend": "on {}",
@@ -46,6 +47,8 @@ def setting_name(axes: dict[str, object]) -> str:
 def _one_setting(axis: str, value: object) -> str:
     if value is None or value != value or (axis in _UNSET and value in (0, "")):
         return _UNSET.get(axis, f"no {axis_name(axis)}")
+    if axis in _SWITCHES:
+        return _SWITCHES[axis][bool(value)]
     if axis == "noise_device":
         return f"noise of {value}"
     shown = f"{value:g}" if isinstance(value, float) else value
