@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from qunlearn.errors import InputError
 from qunlearn.methods import AngleDampening
 from qunlearn.methods.angle_dampening import Run, runs
 from qunlearn.models import HybridClassifier
-from qunlearn.quantum import Angle, Circuit, Factor, Gate, QuantumLayer, fidelity, load_circuit, state
+from qunlearn.quantum import Angle, Circuit, Factor, Gate, QuantumLayer, fidelity, state
 from qunlearn.quantum.fisher import quantum_fisher
 from qunlearn.quantum.gates import GATES
-from tests.methods.cases import hybrid_model, make_task, plain_model
+from tests.methods.cases import hybrid_model, make_task
 from tests.quantum.cases import dense
 
 WEIGHTS = "quantum.weights"
@@ -331,21 +329,3 @@ def test_single_precision_ends_near_double() -> None:
     found = METHOD(model, TASK).model.get_parameter(WEIGHTS)
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), METHOD(hybrid_model(), TASK).model.get_parameter(WEIGHTS), atol=1e-4)
-
-
-def controlled(kind: str) -> HybridClassifier:
-    return HybridClassifier(load_circuit("ring-cz", qubits=4), 3, control=kind, dtype=torch.float64)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        (plain_model, "got none"),
-        (functools.partial(controlled, "twin"), "got none"),
-        (functools.partial(controlled, "frozen"), "frozen"),
-    ],
-    ids=["plain", "twin", "frozen"],
-)
-def test_a_model_without_a_trained_circuit_is_refused(model: Callable[[], nn.Module], why: str) -> None:
-    with pytest.raises(InputError, match=f"for angle-dampening.*{why}"):
-        METHOD(model(), TASK)

@@ -18,6 +18,8 @@ from qunlearn.data import Dataset
 from qunlearn.errors import InputError, NumericalError, UnknownNameError, UnsupportedError
 from qunlearn.methods import GradientMethod, Task, Unlearned, available, get
 from qunlearn.methods.base import fingerprint
+from qunlearn.models import HybridClassifier
+from qunlearn.quantum import load_circuit
 from qunlearn.training.loop import DivergedError
 from tests.methods.cases import (
     CLASSES_ONLY,
@@ -298,3 +300,14 @@ def test_a_deep_copy_of_a_result_unlearns_again() -> None:
     result = quick("fine-tune")(hybrid_model(), make_task())
     clone = copy.deepcopy(result.model)
     assert quick("fine-tune")(clone, make_task(seed=5)).record.parent == fingerprint(result.model)
+
+
+@pytest.mark.parametrize("name", ["angle-dampening", "entangler-cut", "layer-reset", "natural-ascent"])
+@pytest.mark.parametrize(("control", "why"), [(None, "got none"), ("twin", "got none"), ("frozen", "frozen weights")])
+def test_a_model_without_a_trained_circuit_is_refused(name: str, control: str | None, why: str) -> None:
+    circuit = load_circuit("ring-cz", qubits=4)
+    model = HybridClassifier(circuit, 3, control=control, dtype=torch.float64) if control else plain_model()  # type: ignore[arg-type]
+    task = task_for(name)
+    for attempt in (lambda: get(name)(model, task), lambda: get(name).check_model(model, task.retain)):
+        with pytest.raises(InputError, match=f"for {name}.*{why}"):
+            attempt()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,9 @@ from torch import Tensor, nn
 from qunlearn.errors import InputError
 from qunlearn.methods import EntanglerCut, FineTune
 from qunlearn.methods.entangler_cut import couplings, entanglement, lowest
-from qunlearn.models import HybridClassifier
 from qunlearn.quantum import Angle, Circuit, Factor, Gate, concurrence, load_circuit, state
 from qunlearn.quantum.fisher import quantum_fisher
-from tests.methods.cases import hybrid_model, make_task, plain_model
+from tests.methods.cases import hybrid_model, make_task
 from tests.methods.learnt import accuracy, clusters, loss
 from tests.quantum.cases import dense
 
@@ -228,21 +226,3 @@ def test_single_precision_cuts_the_same_angles() -> None:
     after = EntanglerCut(epochs=1)(hybrid_model().float(), TASK).model.get_parameter(WEIGHTS)
     assert after.dtype == torch.float32
     assert torch.equal(after == 0, start_of(hybrid_model()) == 0)
-
-
-def controlled(kind: str) -> HybridClassifier:
-    return HybridClassifier(load_circuit("ring-cz", qubits=4), 3, control=kind, dtype=torch.float64)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        (plain_model, "got none"),
-        (functools.partial(controlled, "twin"), "got none"),
-        (functools.partial(controlled, "frozen"), "frozen weights"),
-    ],
-    ids=["plain", "twin", "frozen"],
-)
-def test_a_model_without_a_trained_circuit_is_refused(model: Callable[[], nn.Module], why: str) -> None:
-    with pytest.raises(InputError, match=f"for entangler-cut.*{why}"):
-        EntanglerCut()(model(), TASK)

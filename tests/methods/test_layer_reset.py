@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from qunlearn.errors import InputError
 from qunlearn.methods import LayerReset
 from qunlearn.models import HybridClassifier
 from qunlearn.quantum import Angle, Circuit, Factor, Gate, load_circuit
-from tests.methods.cases import make_task, plain_model
+from tests.methods.cases import make_task
 from tests.methods.learnt import accuracy, clusters, loss
 
 WEIGHTS = "quantum.weights"
@@ -126,17 +125,3 @@ def test_what_is_left_is_learnt_again_and_the_class_is_gone(to: str) -> None:
     assert loss(after, task.retain) < 0.5 * loss(start, task.retain)
     assert accuracy(after, task.retain) > 0.9
     assert accuracy(after, task.forget) < 0.3
-
-
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        (plain_model, "got none"),
-        (functools.partial(make, control="twin"), "got none"),
-        (functools.partial(make, control="frozen"), "frozen weights"),
-    ],
-    ids=["plain", "twin", "frozen"],
-)
-def test_a_model_without_a_trained_circuit_is_refused(model: Callable[[], nn.Module], why: str) -> None:
-    with pytest.raises(InputError, match=f"for layer-reset.*{why}"):
-        LayerReset()(model(), TASK)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qunlearn.data import Dataset
-from qunlearn.errors import InputError, NumericalError
+from qunlearn.errors import NumericalError
 from qunlearn.methods import NaturalAscent, Task, natural_ascent
 from qunlearn.methods.in_circuit import features_into
 from qunlearn.methods.natural_ascent import natural_step
@@ -23,7 +21,7 @@ from qunlearn.quantum.fisher import metric_tensor, quantum_fisher
 from qunlearn.quantum.layer import QuantumLayer
 from qunlearn.training.net import Net
 from tests.methods.by_hand import array, task_slopes, values_of
-from tests.methods.cases import hybrid_model, make_task, plain_model
+from tests.methods.cases import hybrid_model, make_task
 from tests.methods.learnt import loss
 from tests.quantum.cases import dense
 
@@ -254,22 +252,6 @@ def test_of_a_noisy_circuit_it_takes_the_metric_without_noise() -> None:
     exact = quantum_fisher(make("reupload").circuit, task.retain.x, noisy.get_parameter(WEIGHTS))
     wanted = natural_step(slope(noisy, task.forget), exact, 1e-3, 1e-6)
     assert torch.allclose(step, wanted, atol=1e-4 * float(wanted.abs().max()))
-
-
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        (plain_model, "got none"),
-        (functools.partial(make, "reupload", control="twin"), "got none"),
-        (functools.partial(make, "reupload", control="frozen"), "frozen weights"),
-    ],
-    ids=["plain", "twin", "frozen"],
-)
-def test_a_model_without_a_trained_circuit_is_refused(model: Callable[[], nn.Module], why: str) -> None:
-    with pytest.raises(InputError, match=f"for natural-ascent.*{why}"):
-        NaturalAscent()(model(), TASK)
-    with pytest.raises(InputError, match="natural-ascent"):
-        NaturalAscent().check_model(model(), TASK.retain)
 
 
 def test_a_gradient_that_is_not_finite_is_an_error() -> None:

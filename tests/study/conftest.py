@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,24 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def plugin(**bodies: str) -> str:
+    """The text of a module that registers a method of each name, with that body of `run`."""
+    text = "import os, signal, time\nfrom pathlib import Path\nfrom typing import ClassVar\n"
+    text += "from dataclasses import dataclass\nfrom qunlearn.methods import Method, register\n"
+    for name, body in bodies.items():
+        text += f"""
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class {name.title().replace("_", "")}(Method):
+    name: ClassVar[str] = "{name.replace("_", "-")}"
+
+    def run(self, model, task, work):
+{textwrap.indent(textwrap.dedent(body).strip(), " " * 8)}
+"""
+    return text
 
 
 def records(root: Path) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ from qunlearn.study.status import study_status
 from qunlearn.study.store import Store
 from qunlearn.study.task import Task, Unit, json_text, units_of
 from qunlearn.study.trial import run_unit
+from tests.study.conftest import plugin
 
 AUDITED = """\
 name = "audited"
@@ -289,26 +290,15 @@ def test_a_failed_trial_costs_its_own_audit_and_no_other(root: Path, file: Path,
     assert store.result("ranking", ranking.key)["record"]["order"] == ["ascent"]
 
 
-LATE = """
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
-
-from qunlearn.methods import Method, register
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Late(Method):
-    name: ClassVar[str] = "late"
-
-    def run(self, model, task, work):
+LATE = plugin(
+    late="""
         mark = Path(__file__).with_suffix(".mark")
         if not mark.exists():
             mark.touch()
             raise ValueError("not yet")
         return model
-"""
+    """
+)
 
 
 @pytest.mark.usefixtures("nothing_but_the_tasks")

@@ -26,39 +26,12 @@ from qunlearn.study.plan import make_plan
 from qunlearn.study.reading import read_study
 from qunlearn.study.runner import run_study
 from qunlearn.study.status import study_status
-from tests.study.conftest import records, start
+from tests.study.conftest import plugin, records, start
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
-PLUGIN = """
-import os
-import signal
-import time
-from dataclasses import dataclass
-from typing import ClassVar
-
-from qunlearn.methods import Method, register
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Dies(Method):
-    name: ClassVar[str] = "dies"
-
-    def run(self, model, task, work):
-        os._exit(7)
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Kills(Method):
-    name: ClassVar[str] = "kills"
-
-    def run(self, model, task, work):
-        os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(60)
-"""
+PLUGIN = plugin(dies="os._exit(7)", kills="os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)")
 
 
 @pytest.fixture(scope="module")

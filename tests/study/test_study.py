@@ -23,7 +23,7 @@ from qunlearn.study.reading import read_study
 from qunlearn.study.runner import run_study
 from qunlearn.study.store import Store
 from qunlearn.study.task import Unit
-from tests.study.conftest import records, start
+from tests.study.conftest import plugin, records, start
 
 
 @pytest.fixture
@@ -188,46 +188,18 @@ def test_another_study_in_the_folder_is_refused(copied: Path, tiny: Path) -> Non
     assert records(copied) == before
 
 
-PLUGIN = """
-import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
-
-from qunlearn.methods import Method, register
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Raises(Method):
-    name: ClassVar[str] = "raises"
-
-    def run(self, model, task, work):
-        raise ValueError("no way")
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Dies(Method):
-    name: ClassVar[str] = "dies"
-
-    def run(self, model, task, work):
-        os._exit(7)
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class DiesOnce(Method):
-    name: ClassVar[str] = "dies-once"
-
-    def run(self, model, task, work):
+PLUGIN = plugin(
+    raises='raise ValueError("no way")',
+    dies="os._exit(7)",
+    dies_once="""
         print("this must not be taken for an answer")
         mark = Path(__file__).with_suffix(".mark")
         if not mark.exists():
             mark.touch()
             os._exit(7)
         return model
-"""
+    """,
+)
 
 
 def test_failures_are_kept_apart_and_the_rest_goes_on(tiny: Path, tmp_path: Path) -> None:
