@@ -71,6 +71,8 @@ def write_figures(
         folder: where the files go.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in (*folder.glob("*.svg"), *folder.glob("*.png")):  # an earlier report may have had more figures
+        earlier.unlink()
     methods = material.methods
     with drawing():
         plates = [_plate(stem, panels, folder) for stem, panels in _panels(found, methods)]
