@@ -43,7 +43,8 @@ def evaluate(
     sums up: the divergence from the retrained models in units of theirs from each other, averaged over forget, retain
     and test set; 1 is as near as retraining is to itself, and it takes two models to compare with. `helstrom_forget`
     is what a measurement of the circuit's states could still tell of the forget set (`metrics.helstrom_crossfit`
-    against unseen samples, of the same classes, or for a class request of the others); NaN without a circuit.
+    against unseen samples, of the same classes, or for a class request of the others), of density matrices where the
+    circuit is noisy; NaN without a circuit, on a backend, and for noisy circuits of 1 or more than 6 qubits.
 
     For the request of a class under `sound`, all ``*_test`` and ``*_validation`` figures are over the retained
     classes, and ``accuracy_test_forgotten`` is given apart. Under `published` they are over all classes, the

@@ -135,7 +135,7 @@ def relative_measures(split: Split, views: Sequence[View], pairs: Pairs | None =
         for key, distance in (("kl", kl), ("js", js), ("agreement", metrics.agreement)):
             table[f"{key}_{name}"] = _averaged(distance, name)
         shapes = {one.states[name].shape if name in one.states else None for one in views}
-        if len(shapes) == 1 and None not in shapes:
+        if len(shapes) == 1 and None not in shapes and views[0].states[name].ndim == 2:  # pure
             table[f"state_fidelity_{name}"] = _state_fidelity(name)
     if published:
         table["kl_retain_misaligned"] = _averaged(_misaligned(kl, split.seed), "retain")

@@ -26,6 +26,8 @@ OUTSIDE = "outside"  # the name of the unseen samples among the states
 STATE_SETS = ("forget", "retain", "test", OUTSIDE)
 STATE_SAMPLES = 256  # states are long: 2**qubits numbers a sample, kept for evenly spaced samples of a set
 STATE_QUBITS = 12
+MIXED_QUBITS = range(2, 7)  # of noisy circuits: a density matrix is 4**qubits numbers
+MIXED_SETS = ("forget", OUTSIDE)  # what `helstrom_forget` compares; other figures are of pure states
 BATCH = 1024
 FORMAT = 1
 
@@ -43,8 +45,9 @@ class Predictions:
         parameters: all parameters, flat ``(weights,)``, float64, in the order of ``named_parameters``.
         periods: ``(weights,)``; an angle's period in radians, ``inf`` for a weight that isn't periodic.
         states: by set the states of the model's circuit ``(m, 2**qubits)``, complex64, for the m samples at
-            `state_positions`; ``"outside"`` are samples that no model was trained on (`reference.unseen`). Empty where
-            the model has no circuit, one above 12 qubits, or one that is noisy or runs on a backend.
+            `state_positions`; ``"outside"`` are samples that no model was trained on (`reference.unseen`). Of a noisy
+            circuit of 2 to 6 qubits density matrices ``(m, 2**qubits, 2**qubits)`` of "forget" and "outside" alone.
+            Empty where the model has no circuit, a larger one, or one that runs on a backend.
     """
 
     logits: Arrays
@@ -176,25 +179,24 @@ def _batches(model: nn.Module, sets: dict[str, Dataset]) -> list[Tensor]:
 
 
 def _states(circuit: QuantumLayer | None, features: dict[str, Tensor]) -> Arrays:
-    """By set the states of the chosen samples; none of a large circuit, or of an empty set."""
-    if circuit is None or circuit.circuit.qubits > STATE_QUBITS or _runs_elsewhere(circuit):
+    """By set the states of the chosen samples; none of a large circuit, on a backend, or of an empty set."""
+    if circuit is None or getattr(circuit, "backend", None) is not None:
         return {}
-    rows = {name: x[torch.from_numpy(state_positions(len(x))).to(x.device)] for name, x in features.items() if len(x)}
-    if not rows:
+    mixed, qubits = circuit.circuit.noisy, circuit.circuit.qubits
+    if qubits not in (MIXED_QUBITS if mixed else range(STATE_QUBITS + 1)):
         return {}
-    states = circuit.state(torch.cat(list(rows.values()))).flatten(1).to(torch.complex64).cpu()
-    return {name: part.numpy() for name, part in _apart(states, rows).items()}
+    chosen = {name: x for name, x in features.items() if len(x) and (name in MIXED_SETS or not mixed)}
+    if not chosen:
+        return {}
+    rows = {name: x[torch.from_numpy(state_positions(len(x))).to(x.device)] for name, x in chosen.items()}
+    inputs = torch.cat(list(rows.values()))
+    states = circuit.density_matrix(inputs) if mixed else circuit.state(inputs).flatten(1)
+    return {name: part.numpy() for name, part in _apart(states.to(torch.complex64).cpu(), rows).items()}
 
 
 def _circuit(model: nn.Module) -> QuantumLayer | None:
     layers = [module for module in model.modules() if isinstance(module, QuantumLayer)]
     return layers[0] if len(layers) == 1 else None
-
-
-def _runs_elsewhere(circuit: QuantumLayer) -> bool:
-    """Whether it has no pure states to look at: noise strikes, or a backend runs it."""
-    noisy: bool = getattr(circuit.circuit, "noisy", False)
-    return noisy or getattr(circuit, "backend", None) is not None
 
 
 def _like(model: nn.Module, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Ensembles of quantum states, as measurements of some wires see them.
 
-An ensemble is pure states, a row a sample: complex ``(n, 2**qubits)`` or ``(n, 2, ..., 2)``, axis i + 1 for wire i.
+An ensemble is pure states, a row a sample: complex ``(n, 2**qubits)`` or ``(n, 2, ..., 2)``, axis i + 1 for wire i; or
+density matrices ``(n, d, d)`` with d above 2, wire 0 most significant.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Ensembles(NamedTuple):
     """Two ensembles one below the other, as measurements see them.
 
     Attributes:
-        rows: coordinates of pure states ``(n, d)``, or density matrices of marginals ``(n, marginals, d, d)``.
+        rows: coordinates of pure states ``(n, d)``, or density matrices ``(n, marginals, d, d)`` of the whole register
+            or of some wires.
         first: how many of the samples are the first ensemble's.
         strata: class numbers ``(n,)`` within which samples are paired and exchanged.
     """
@@ -45,11 +47,14 @@ def ensembles(states_a: Values, states_b: Values, wires: Wires = None, strata: S
     Raises:
         InputError: for states of different widths, or wires that are not there.
     """
-    one, other = pure_states(states_a, "states_a"), pure_states(states_b, "states_b")
-    if one.shape[1] != other.shape[1]:
-        raise InputError(f"expected states of one width, got {one.shape[1]} and {other.shape[1]}")
+    one, other = _rows(states_a, "states_a"), _rows(states_b, "states_b")
+    if one.shape[1:] != other.shape[1:]:
+        raise InputError(f"expected states of one width, got {one.shape[1:]} and {other.shape[1:]}")
     together = np.concatenate([one, other])
-    rows = shortened(together) if wires is None else _marginals(together, wires)
+    if together.ndim == 3:
+        rows = together[:, None] if wires is None else _traced(together, wires)
+    else:
+        rows = shortened(together) if wires is None else _marginals(together, wires)
     if strata is None:
         return Ensembles(rows, len(one), np.zeros(len(rows), dtype=np.int64))
     groups = [labels(own, len(part), "strata") for own, part in zip(strata, (one, other), strict=True)]
@@ -115,25 +120,54 @@ def shortened(rows: Complexes) -> Complexes:
     return found
 
 
+def _rows(values: Values, name: str) -> Complexes:
+    """Pure states ``(n, 2**qubits)`` or density matrices ``(n, d, d)``."""
+    array = complexes(values)
+    if array.ndim == 3 and array.shape[1] == array.shape[2] > 2:
+        return array
+    return pure_states(values, name)
+
+
 def _marginals(rows: Complexes, wires: Wires) -> Complexes:
     """Reduced states ``(n, marginals, 2**k, 2**k)`` of some wires, or of every choice of so many."""
+    qubits = _qubits(rows)
+    tensor = rows.reshape(-1, *(2,) * qubits)
+    return np.stack([_reduced(tensor, own) for own in _chosen(wires, qubits)], axis=1)
+
+
+def _traced(rows: Complexes, wires: Wires) -> Complexes:
+    """The same of density matrices."""
+    qubits = _qubits(rows)
+    tensor = rows.reshape(-1, *(2,) * (2 * qubits))
+    found = []
+    for own in _chosen(wires, qubits):
+        rest = [wire for wire in range(qubits) if wire not in own]
+        order = [side * qubits + wire + 1 for side in (0, 1) for wire in (*own, *rest)]
+        blocks = tensor.transpose(0, *order).reshape(-1, *(2 ** len(own), 2 ** len(rest)) * 2)
+        found.append(np.einsum("naibi->nab", blocks))
+    return np.stack(found, axis=1)
+
+
+def _qubits(rows: Complexes) -> int:
     qubits = int(np.log2(rows.shape[1]).round())
     if 2**qubits != rows.shape[1]:
         raise InputError(f"expected states of 2**qubits numbers to speak of wires, got {rows.shape[1]}")
+    return qubits
+
+
+def _chosen(wires: Wires, qubits: int) -> list[tuple[int, ...]]:
+    """The groups of wires that are looked at."""
     if isinstance(wires, int):
         if wires < 1:
             raise InputError(f"wires: expected at least 1, got {wires}")
-        chosen = list(combinations(range(qubits), min(wires, qubits)))
-    else:
-        chosen = [tuple(wires or ())]
-    tensor = rows.reshape(-1, *(2,) * qubits)
-    return np.stack([_reduced(tensor, own) for own in chosen], axis=1)
+        return list(combinations(range(qubits), min(wires, qubits)))
+    own = tuple(wires or ())
+    if not own or len(set(own)) != len(own) or not all(0 <= wire < qubits for wire in own):
+        raise InputError(f"expected different wires from 0 to {qubits - 1}, got {list(own)}")
+    return [own]
 
 
 def _reduced(tensor: Complexes, wires: Sequence[int]) -> Complexes:
-    qubits = tensor.ndim - 1
-    if not wires or len(set(wires)) != len(wires) or not all(0 <= wire < qubits for wire in wires):
-        raise InputError(f"expected different wires from 0 to {qubits - 1}, got {list(wires)}")
     ordered = np.moveaxis(tensor, [wire + 1 for wire in wires], range(1, len(wires) + 1))
     matrix = ordered.reshape(len(tensor), 2 ** len(wires), -1)
     found: Complexes = matrix @ matrix.conj().swapaxes(1, 2)

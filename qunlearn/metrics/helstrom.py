@@ -1,6 +1,7 @@
 """How well a measurement tells two ensembles of quantum states apart: fitted on some samples, scored on the others.
 
-An ensemble is pure states, a row a sample: complex ``(n, 2**qubits)`` or ``(n, 2, ..., 2)``, axis i + 1 for wire i.
+An ensemble is pure states, a row a sample: complex ``(n, 2**qubits)`` or ``(n, 2, ..., 2)``, axis i + 1 for wire i; or
+density matrices ``(n, d, d)`` with d above 2, wire 0 most significant (``(n, 2, 2)`` is pure states of two wires).
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def helstrom_crossfit(
     it rises with the number of samples.
 
     Args:
-        states_a: pure states ``(n, 2**qubits)`` or ``(n, 2, ..., 2)``.
-        states_b: of the same width; any number of them.
+        states_a: pure states ``(n, 2**qubits)`` or ``(n, 2, ..., 2)``, or density matrices ``(n, d, d)``, d above 2.
+        states_b: likewise, of the same width; any number of them.
         wires: None for the whole register; some wires for their marginal; a number k for the marginal of k wires that
             tells most, chosen on the half fitted.
         strata: class numbers of both ``(n,)``, of which a sample is paired with its like; None pairs all.

@@ -148,6 +148,18 @@ class QuantumLayer(nn.Module):
         """The final states, complex ``(batch, 2, ..., 2)``, axis i + 1 for wire i."""
         return engines.state(self.circuit, self._check(x), self.weights)
 
+    def density_matrix(self, x: Tensor | ArrayLike) -> Tensor:
+        """The final states with the circuit's noise, complex ``(batch, 2**qubits, 2**qubits)``; wire 0 comes first.
+
+        Readout errors, which strike what is read and not the state, are left out, and a backend is not asked.
+
+        Raises:
+            InputError: for features of another width, or states that do not fit into memory.
+        """
+        from qunlearn.quantum.engines import density
+
+        return density.density_matrices(self.circuit, self._check(x), self.weights)
+
     def _check(self, x: Tensor | ArrayLike) -> Tensor:
         features = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x), device=self.weights.device)
         if features.dim() not in (1, 2) or features.shape[-1] != self.circuit.features:

@@ -29,6 +29,7 @@ from qunlearn.training.replicas import obstacle
 from qunlearn.training.trace import Trace
 
 REVISION = 4  # of what a trial computes beside the method: raise it when evaluation changes results
+CONDITIONS = 1  # likewise of what it computes with noise, shots or a backend
 _COLUMNS = {"data.split_seed", "model.circuit", "model.qubits", "model.depth", "model.entanglement"} | {
     "model.encoder", "model.head", "data.dataset", "protocol"
 }  # fmt: skip
@@ -235,7 +236,7 @@ class Point:
         self, choice: MethodChoice, seed: int, original: str, retrained: tuple[str, ...], group: Sequence[int] = ()
     ) -> Task:
         tuning = self.tunings.get(choice.label)
-        determined = {
+        determined: dict[str, Any] = {
             "kind": "trial",
             "identity": self.identity,
             "sets": self.sets,
@@ -249,6 +250,7 @@ class Point:
             determined["tuning"] = tuning.key
         if found := conditions(self.settings):
             determined["conditions"] = found
+            determined["rules"] |= {"conditions": CONDITIONS}
         row, config = self.row(choice, seed), choice.to_config()
         key = hash_of({**determined, **_group(group), "row": row})
         row = {"study": row["study"], "trial": key, **row}

@@ -1,5 +1,6 @@
 """What a row says of the states: which samples are compared, beside what, and the verdict of real models."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from qunlearn.evaluation.reference import MOST, reference, unseen, unseen_set
 from qunlearn.metrics import helstrom_crossfit, helstrom_scores
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.layer import QuantumLayer
+from tests.quantum.cases import kraus_density
 
 Splits = Callable[..., Split]
 
@@ -171,3 +173,28 @@ def test_predictions_kept_by_earlier_versions_are_known_as_such(tables: Callable
     old = Predictions(found.logits, found.labels, found.ids, found.parameters, found.periods, states)
     assert not old.complete
     assert math.isnan(evaluate(old, split)["helstrom_forget"])
+
+
+@pytest.mark.parametrize("strength", [0.2, 1.0])
+def test_a_noisy_circuit_is_judged_by_its_density_matrices(strength: float) -> None:
+    split, model = _data().split(ForgetRequest.of_class(1), seed=0), _model(1, 2.0)
+    noisy = copy.deepcopy(model)
+    layer = noisy[1]
+    assert isinstance(layer, QuantumLayer)
+    layer.run_on(noise={"depolarizing": strength})
+    kept = split.holdout.x[split.holdout.y != 1]
+    with torch.no_grad():
+        states = [
+            torch.stack([kraus_density(layer.circuit, row, layer.weights).reshape(4, 4) for row in noisy[:1](x)])
+            for x in (split.forget.x, kept)
+        ]
+    found = Judge(split, original=model, retrained=[_model(seed) for seed in (2, 3, 4)]).row(noisy)
+    assert found["helstrom_forget"] == pytest.approx(helstrom_crossfit(*states, seed=split.seed), abs=1e-5)
+    assert found["verdict"] != ""
+    before = evaluate(model, split)["helstrom_forget"]
+    assert before > 0.3
+    assert float(found["helstrom_forget"]) < before
+    if strength == 1.0:  # nothing is left
+        assert found["helstrom_forget"] == pytest.approx(0.0, abs=1e-5)
+    assert predict(noisy, split).states.keys() == {"forget", "outside"}
+    assert not any(name.startswith("state_fidelity") for name in found)

@@ -264,3 +264,31 @@ def test_too_few_samples_have_no_value_and_wrong_ones_are_refused() -> None:
         qm.pretty_good_measurement([two, one])
     with pytest.raises(InputError, match="permutations: expected at least 1"):
         qm.helstrom_null(two, two, permutations=0)
+
+
+def _outer(rows: Complexes) -> Complexes:
+    found: Complexes = np.einsum("ni,nj->nij", rows, rows.conj())
+    return found
+
+
+@pytest.mark.parametrize("wires", [None, 1, 2, (2, 0)])
+def test_density_matrices_give_what_pure_states_give(wires: int | tuple[int, ...] | None) -> None:
+    random = np.random.default_rng(4)
+    one, other = _pure(random, 12, 3), _pure(random, 17, 3) + np.eye(8)[0]
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    strata = np.arange(12) % 2, np.arange(17) % 2
+    for figure in (qm.helstrom_crossfit, qm.helstrom_plugin):
+        pure = figure(one, other, wires=wires, strata=strata)
+        assert figure(_outer(one), _outer(other), wires=wires, strata=strata) == pytest.approx(pure, abs=1e-9)
+        # Beside pure ones, and where noise keeps a share of a state and makes the rest even.
+        assert pure != pytest.approx(0.0, abs=1e-3)
+    kept = 0.4 * _outer(one) + 0.6 * np.eye(8) / 8, 0.4 * _outer(other) + 0.6 * np.eye(8) / 8
+    assert qm.helstrom_plugin(*kept, wires=wires, strata=strata) == pytest.approx(0.4 * pure, abs=1e-9)
+
+
+def test_states_of_another_kind_are_refused() -> None:
+    random = np.random.default_rng(5)
+    with pytest.raises(InputError, match="one width"):
+        qm.helstrom_crossfit(_pure(random, 4, 2), _outer(_pure(random, 4, 2)))
+    with pytest.raises(InputError, match="different wires"):
+        qm.helstrom_crossfit(*(_outer(_pure(random, 4, 2)) for _ in range(2)), wires=(0, 3))

@@ -83,7 +83,7 @@ def exact_noisy(circuit: Circuit, x: Tensor, w: Tensor) -> Tensor:
     samples = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     rows = [torch.zeros(0, len(circuit.observables), dtype=torch.float64)]
     for sample in samples.unbind(0):
-        rho = _density_matrix(circuit, sample, w)
+        rho = kraus_density(circuit, sample, w)
         values = [torch.einsum("ij,ji", read_matrix(circuit, word), rho).real for word in circuit.observables]
         rows.append(torch.stack(values).unsqueeze(0))
     return torch.cat(rows).reshape(*x.shape[:-1], len(circuit.observables))
@@ -100,7 +100,7 @@ def read_matrix(circuit: Circuit, word: str) -> Tensor:
     return matrix
 
 
-def _density_matrix(circuit: Circuit, x: Tensor, w: Tensor) -> Tensor:
+def kraus_density(circuit: Circuit, x: Tensor, w: Tensor) -> Tensor:
     """One sample's final density matrix, ``(2**qubits, 2**qubits)``."""
     start = replace(circuit, gates=(), channels=())
     psi = dense(start, x, w).reshape(-1)

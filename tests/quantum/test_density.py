@@ -23,7 +23,17 @@ from qunlearn.quantum.convert import qiskit_observables, qiskit_readout, tree_an
 from qunlearn.quantum.engines import density, expectations, state
 from qunlearn.quantum.gates import GATES
 from qunlearn.quantum.liveness import dead_weights
-from tests.quantum.cases import SMALL, STRENGTHS, circuits, draw, exact_noisy, gradients, random_circuit, with_channels
+from tests.quantum.cases import (
+    SMALL,
+    STRENGTHS,
+    circuits,
+    draw,
+    exact_noisy,
+    gradients,
+    kraus_density,
+    random_circuit,
+    with_channels,
+)
 from tests.quantum.test_engines import TRANSFORMS
 
 # torch's own forward-mode rules are still made with its deprecated compiler.
@@ -370,3 +380,30 @@ def test_zero_samples_cannot_be_amplitudes() -> None:
     circuit = load_circuit("ring-cz", qubits=2, encoding="amplitude", noise={"depolarizing": 0.1})
     with pytest.raises(InputError, match="zero vector as sample 1"):
         density.expectations(circuit, torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0]]), torch.zeros(circuit.weights))
+
+
+@given(circuits(), st.integers(0, 1000))
+@settings(max_examples=25)
+def test_density_matrices_are_those_of_kraus_operators(circuit: Circuit, seed: int) -> None:
+    noisy = with_channels(circuit, seed)
+    x, w = draw(noisy, 2)
+    x[:, 0] += 1.0  # amplitudes must not all be 0
+    truth = torch.stack([kraus_density(noisy, sample, w).reshape(2**noisy.qubits, -1) for sample in x])
+    torch.testing.assert_close(density.density_matrices(noisy, x, w), truth, rtol=0, atol=1e-9)
+    one = density.density_matrices(noisy, x[0], w)
+    torch.testing.assert_close(one, truth[0], rtol=0, atol=1e-9)
+
+
+def test_density_matrices_are_differentiable() -> None:
+    circuit = with_channels(random_circuit(5), 5)
+    x, w = draw(circuit, 2)
+
+    def purity(found: Tensor) -> Tensor:
+        return found.abs().square().sum()
+
+    ours, theirs = w.clone().requires_grad_(), w.clone().requires_grad_()
+    purity(density.density_matrices(circuit, x, ours)).backward()
+    purity(torch.stack([kraus_density(circuit, sample, theirs) for sample in x])).backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    near(ours.grad, theirs.grad)

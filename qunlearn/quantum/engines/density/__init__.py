@@ -36,6 +36,8 @@ QUBITS = 8  # up to here "auto" takes it: cost and memory grow with 4**qubits
 
 # From a wire's entries (00, 01, 10, 11) of a density matrix to I, X, Y / i, Z.
 _ENTRIES = np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 1, -1, 0], [1, 0, 0, -1]], dtype=float)
+# From I, X, Y, Z to a wire's entries.
+_TO_ENTRIES = np.array([[1, 0, 0, 1], [0, 1, -1j, 0], [0, 1, 1j, 0], [1, 0, 0, -1]]) / 2
 
 
 def expectations(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
@@ -67,6 +69,28 @@ def probabilities(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor
     loaded = _load(compile_circuit(circuit, True), features.dtype, features.device)
     values = _run(loaded, features, weights, False)
     return tie(values, circuit, loaded.angles, features, weights)
+
+
+def density_matrices(circuit: Circuit, features: Tensor, weights: Tensor) -> Tensor:
+    """The states at the end of a circuit, noise included: complex ``(..., 2**qubits, 2**qubits)``.
+
+    Wire 0 is most significant. Readout errors, which strike what is read and not the state, are left out. Arguments and
+    errors are those of `expectations`.
+    """
+    features, weights = promote(features, weights)
+    _check_memory(circuit, features)
+    loaded = _load(compile_circuit(circuit, True), features.dtype, features.device)
+    state = _forwards(loaded, features, weights)
+    state = tie(_shuffle(state, loaded.sources[-1], loaded.factors[-1]), circuit, loaded.angles, features, weights)
+    # From a wire's I, X, Y, Z to its entries 00, 01, 10, 11; then all first indices before all second ones.
+    turn = torch.as_tensor(_TO_ENTRIES, device=state.device).to(state.dtype.to_complex())
+    entries, qubits = state.to(turn.dtype), circuit.qubits
+    for wire in range(qubits):
+        entries = _turn(entries, turn, Block(wire, 1, wire), qubits)
+    lead = state.shape[:-1]
+    axes = [len(lead) + 2 * wire + side for side in (0, 1) for wire in range(qubits)]
+    found = entries.reshape(*lead, *[2] * (2 * qubits)).permute(*range(len(lead)), *axes)
+    return found.reshape(*lead, 2**qubits, 2**qubits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,16 +127,11 @@ class _Loaded:
 def _run(loaded: _Loaded, features: Tensor, weights: Tensor, early: bool) -> Tensor:
     """The observables' values; with `early`, states and observables meet after the last turn with features."""
     program = loaded.program
-    slots = _slots(loaded, {group: table(features, weights) for group, table in loaded.angles.items()})
-    stage, slot = program.meeting if early else (len(program.stages) - 1, len(program.stages[-1].slots))
-    state = amplitude_vector(loaded, features) if program.circuit.amplitude else None
-    for number in range(stage + 1):
-        state = _turn_state(loaded, number, slots[number][: slot if number == stage else None], state)
-        if number < stage:
-            state = _shuffle(state, loaded.sources[number], loaded.factors[number])
-    assert state is not None
     if not early:
-        return state.index_select(-1, loaded.strings) @ loaded.mix
+        return _forwards(loaded, features, weights).index_select(-1, loaded.strings) @ loaded.mix
+    slots = _slots(loaded, features, weights)
+    stage, slot = program.meeting
+    state = _state(loaded, features, slots, stage, slot)
     assert loaded.words is not None
     words = loaded.words
     for number in reversed(range(stage, len(program.stages))):
@@ -124,6 +143,23 @@ def _run(loaded: _Loaded, features: Tensor, weights: Tensor, early: bool) -> Ten
             wires = [matrix.mT for matrix in _product(turns)]
             words = _apply(words, wires, program.stages[number].blocks, program.circuit.qubits)
     return state @ words.mT
+
+
+def _forwards(loaded: _Loaded, features: Tensor, weights: Tensor) -> Tensor:
+    """The states before the last shuffle."""
+    slots = _slots(loaded, features, weights)
+    return _state(loaded, features, slots, len(slots) - 1, len(slots[-1]))
+
+
+def _state(loaded: _Loaded, features: Tensor, slots: list[list[Tensor]], stage: int, slot: int) -> Tensor:
+    """The states after so many slots of a stage."""
+    state = amplitude_vector(loaded, features) if loaded.program.circuit.amplitude else None
+    for number in range(stage + 1):
+        state = _turn_state(loaded, number, slots[number][: slot if number == stage else None], state)
+        if number < stage:
+            state = _shuffle(state, loaded.sources[number], loaded.factors[number])
+    assert state is not None
+    return state
 
 
 def _turn_state(loaded: _Loaded, number: int, turns: list[Tensor], state: Tensor | None) -> Tensor:
@@ -141,9 +177,9 @@ def _product(turns: list[Tensor]) -> list[Tensor]:
     return list(functools.reduce(lambda before, after: after @ before, turns).unbind(-3))
 
 
-def _slots(loaded: _Loaded, angles: dict[str, Tensor]) -> list[list[Tensor]]:
+def _slots(loaded: _Loaded, features: Tensor, weights: Tensor) -> list[list[Tensor]]:
     """The matrices of every stage, slot by slot, each ``(..., wires, 4, 4)``: merged runs of one-wire elements."""
-    merged = {}
+    angles, merged = {group: table(features, weights) for group, table in loaded.angles.items()}, {}
     for group, terms in loaded.terms.items():
         turn = angles[group].reshape(*angles[group].shape[:-1], *terms.shape[1:3], 1, 1)
         single = turn.cos() * terms[0] + turn.sin() * terms[1] + terms[2]
