@@ -15,21 +15,11 @@ import torch
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.engines import state
 from qunlearn.study.report import write
-from qunlearn.study.report.landscape import (
-    CIRCUIT,
-    EQUAL,
-    Sweep,
-    beside,
-    depth_effect,
-    landscape,
-    pattern_effect,
-    pooled,
-    shared,
-    sweep_of,
-)  # fmt: skip
+from qunlearn.study.report.landscape import beside, depth_effect, landscape, pattern_effect, pooled, shared
 from qunlearn.study.report.landscape_figures import centred
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.pictures import bloch_vectors, class_overlaps
+from qunlearn.study.report.sweep import CIRCUIT, EQUAL, Sweep, sweep_of
 from tests.study.report_frames import made
 
 PATTERNS = ("none", "linear", "ring", "all")
@@ -99,7 +89,7 @@ def test_the_circuit_stands_beside_its_twin_at_every_depth(sweep: Sweep) -> None
 def test_answers_say_which_way() -> None:
     for factor, words in ((1.2, "away from"), (1 / 1.2, "nearer to"), (1.0, "Not to be told")):
         page = material(by_depth=factor)
-        found = landscape(page, sweep_of(page))
+        found = landscape(sweep_of(page))
         assert found is not None
         answers = {question: told[0][1] for question, told in found.answers}
         assert words in answers["Does depth matter for unlearning?"]

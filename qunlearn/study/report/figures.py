@@ -13,7 +13,6 @@ from qunlearn.study.report.compute import cost
 from qunlearn.study.report.curves import curve_figures
 from qunlearn.study.report.forgetting import forgetting
 from qunlearn.study.report.heatmaps import heatmaps
-from qunlearn.study.report.landscape import sweep_of
 from qunlearn.study.report.landscape_figures import landscape_figures
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.noise import noise_curves
@@ -22,6 +21,7 @@ from qunlearn.study.report.pictures import state_figures
 from qunlearn.study.report.printing import save, save_joined, tile_of, transparent
 from qunlearn.study.report.ranks import rank_alt, rank_figure
 from qunlearn.study.report.style import drawing
+from qunlearn.study.report.sweep import sweep_of
 from qunlearn.study.report.views import View
 
 if TYPE_CHECKING:

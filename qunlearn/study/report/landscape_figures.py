@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from qunlearn.evaluation.verdict import VERDICTS
 from qunlearn.study.report.heatmaps import columns_of, name_axes, square
 from qunlearn.study.report.kinds import by_kind
-from qunlearn.study.report.landscape import CIRCUIT, DISTANCE, Sweep, verdict_counts
 from qunlearn.study.report.material import ORIGINAL, RETRAINED
 from qunlearn.study.report.style import INK, MUTED, PAPER, marks
+from qunlearn.study.report.sweep import CIRCUIT, DISTANCE, Sweep, verdict_counts
 from qunlearn.study.report.views import slug
 from qunlearn.study.report.wording import method_name
 

@@ -15,11 +15,12 @@ from qunlearn.study.report.curves import training_table, trainings, verdict
 from qunlearn.study.report.drawings import figure_of
 from qunlearn.study.report.figures import Plate
 from qunlearn.study.report.lacking import left_out
-from qunlearn.study.report.landscape import landscape, sweep_of
+from qunlearn.study.report.landscape import landscape
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.ranks import Ranks
 from qunlearn.study.report.something import something
 from qunlearn.study.report.story import counted, tell
+from qunlearn.study.report.sweep import sweep_of
 from qunlearn.study.report.tables import summarise
 from qunlearn.study.report.tabling import Group, Plain, Row, Table, row_of, table_of
 from qunlearn.study.report.verdicts import verdicts
@@ -72,7 +73,7 @@ def render(
         audits=[audit_part(own, number) for number, own in enumerate(audits, start=1)],
         controls=[told for own in audits if (told := control_told(own))],
         comparisons=comparisons(material, found, ranking),
-        landscape=landscape(material, sweep_of(material)),
+        landscape=landscape(sweep_of(material)),
         verdicts=verdicts(material),
         certificates=certificates(material),
         training=training_table(trained) if trained else None,
