@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from qunlearn.evaluation.measures import COMPARED
 from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.engines import state
 from qunlearn.study.report import write
@@ -39,13 +41,14 @@ def material(by_depth: float = 1.2, by_pattern: float = 1.5, twin: float = 0.5) 
     base = made(("fine-tune", "scrub"), ("class 0",), (*plain, *equal, *twins), seeds=4, audited=False)
     rows, random = base.records, np.random.default_rng(0)
     circuit = ~rows["circuit"].eq("ring-cz (classical twin)") if "circuit" in rows else True
-    level = np.where(circuit, by_depth ** np.log2(rows["depth"]), twin) * np.where(
-        circuit & rows["entanglement"].ne("none"), by_pattern, 1.0
-    )
+    entangled = circuit & rows["entanglement"].ne("none")
+    level = np.where(circuit, by_depth ** np.log2(rows["depth"]), twin) * np.where(entangled, by_pattern, 1.0)
     fine = rows["method"].isin(["fine-tune", "scrub"])
     noise = np.exp(random.normal(0, 0.01, len(rows)))
     rows = rows.assign(
         oracle_distance=np.where(fine, 2.0 * level * noise, rows["oracle_distance"]),
+        **{f"js_{part}": 0.2 * np.where(entangled, 3.0, 1.0) for part in COMPARED},
+        **{f"js_{part}_floor": 0.1 * np.where(entangled, 2.0, 1.0) for part in COMPARED},
         original_accuracy_forget=1.0, retrained_accuracy_forget=0.5, retrained_accuracy_test=0.9, verdict="suppresses",
     )  # fmt: skip
     axes = (*base.axes, "model.reupload", "model.hidden")
@@ -94,6 +97,8 @@ def test_answers_say_which_way() -> None:
         answers = {question: told[0][1] for question, told in found.answers}
         assert words in answers["Does depth matter for unlearning?"]
         assert "oracle distance by 1.5" in answers["Does entanglement?"]
+        assert "The yardstick holds" in answers["Does depth matter for unlearning?"]
+        assert re.search(r"moves, too: .* multiplied by 2\.00 .* by 3\.00", answers["Does entanglement?"])
 
 
 def test_a_study_that_sweeps_neither_has_no_landscape() -> None:

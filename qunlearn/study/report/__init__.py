@@ -37,6 +37,7 @@ def write(material: Material, folder: Path) -> Path:
     from qunlearn.study.report.figures import write_figures
     from qunlearn.study.report.page import render
     from qunlearn.study.report.ranks import ranks
+    from qunlearn.study.report.sweep import sweep_of
     from qunlearn.study.report.tables import write_cells, write_tables
     from qunlearn.study.report.views import views
 
@@ -45,8 +46,8 @@ def write(material: Material, folder: Path) -> Path:
     write_audits(material, folder)
     write_cells(material, folder)
     found = views(material)
-    audits, ranking = audited(material, found), ranks(material)
-    plates = write_figures(material, found, audits, ranking.ranking if ranking else None, folder / "figures")
+    audits, ranking, sweep = audited(material, found), ranks(material), sweep_of(material)
+    plates = write_figures(material, found, audits, ranking.ranking if ranking else None, sweep, folder / "figures")
     page = folder / "report.html"
-    page.write_text(render(material, found, plates, audits, ranking), encoding="utf-8", newline="\n")
+    page.write_text(render(material, found, plates, audits, ranking, sweep), encoding="utf-8", newline="\n")
     return page

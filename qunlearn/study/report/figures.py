@@ -21,7 +21,7 @@ from qunlearn.study.report.pictures import state_figures
 from qunlearn.study.report.printing import save, save_joined, tile_of, transparent
 from qunlearn.study.report.ranks import rank_alt, rank_figure
 from qunlearn.study.report.style import drawing
-from qunlearn.study.report.sweep import sweep_of
+from qunlearn.study.report.sweep import Sweep
 from qunlearn.study.report.views import View
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ class Plate:
 
 
 def write_figures(
-    material: Material, found: Sequence[View], audited: Sequence[Audited], ranking: Ranking | None, folder: Path
+    material: Material,
+    found: Sequence[View],
+    audited: Sequence[Audited],
+    ranking: Ranking | None,
+    sweep: Sweep | None,
+    folder: Path,
 ) -> list[Plate]:
     """Draw every figure that the records allow, write SVG and PNG files, and return what the page needs, in its order.
 
@@ -68,6 +73,7 @@ def write_figures(
         found: their views.
         audited: the audits of the views.
         ranking: the ranks over tasks; None where there are none.
+        sweep: over depth and entanglement; None where neither is swept.
         folder: where the files go.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,7 @@ def write_figures(
         plates = [_plate(stem, panels, folder) for stem, panels in _panels(found, methods)]
         plates += [_wide_plate(*drawn, folder) for drawn in (*noise_curves(material), *heatmaps(material))]
         plates += [_wide_plate(*drawn, folder, "audits") for drawn in audit_figures(audited)]
-        plates += [_wide_plate(*drawn, folder, "landscape") for drawn in landscape_figures(sweep_of(material))]
+        plates += [_wide_plate(*drawn, folder, "landscape") for drawn in landscape_figures(sweep)]
         plates += [_wide_plate(*drawn, folder, "landscape") for drawn in state_figures(material.states)]
         if ranking is not None and (figure := rank_figure(ranking)) is not None:
             plates.append(_wide_plate("critical-difference", figure, rank_alt(ranking), "", folder, "comparisons"))

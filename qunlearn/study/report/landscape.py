@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def pooled(rows: DataFrame, methods: Sequence[str]) -> DataFrame:
     """A row a cell and seed: the mean over some methods of their distances, with the original's memorisation."""
     keys = ["arm", "block", "depth", "entanglement", "request", "split_seed", "seed"]
     own = rows[rows["method"].isin(list(methods))]
-    values = ["log_distance", "excess", "memorised"]
+    values = ["log_distance", "log_divergence", "log_spread", "excess", "memorised"]
     return own.groupby(keys, sort=False, dropna=False)[values].mean().reset_index()
 
 
@@ -146,10 +147,12 @@ def _answers(sweep: Sweep) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
         told = iter(asked)
         if deep:
             each = [depth_effect(rows[rows["method"] == name]) for name in methods]
-            next(told)[1].append((request, _sentence("every doubling of depth", depth_effect(own), each)))
+            sentence = _sentence("every doubling of depth", depth_effect(own), each)
+            next(told)[1].append((request, f"{sentence} {_yardstick(functools.partial(depth_effect, own))}"))
         if entangled:
             each = [pattern_effect(rows[rows["method"] == name]) for name in methods]
-            next(told)[1].append((request, _sentence("entanglement of any pattern", pattern_effect(own), each)))
+            sentence = _sentence("entanglement of any pattern", pattern_effect(own), each)
+            next(told)[1].append((request, f"{sentence} {_yardstick(functools.partial(pattern_effect, own))}"))
         parts = [("depth", depth_mediation)] * deep + [("entanglement", pattern_mediation)] * entangled
         next(told)[1].append((request, " ".join(_mediated(name, found(own)) for name, found in parts)))
         if len(sweep.arms) > 1 and deep:
@@ -172,6 +175,18 @@ def _sentence(what: str, found: Bounds, each: Sequence[Bounds]) -> str:
     return (
         f"{head}; it multiplies the oracle distance by {_factor(found)}, mean over {len(each)} methods. Of these "
         f"{away} end farther off, {near} nearer, {len(each) - away - near} are not told apart."
+    )
+
+
+def _yardstick(effect_on: Callable[..., Bounds]) -> str:
+    """What becomes of both parts of the oracle distance, which may be what moves it."""
+    spread, plain = effect_on(value="log_spread"), effect_on(value="log_divergence")
+    if not math.isfinite(spread.low):
+        return ""
+    head = "The yardstick holds" if spread.low <= 0 <= spread.high else "The yardstick moves, too"
+    return (
+        f"{head}: the retrained models\u2019 divergence from each other is multiplied by {_factor(spread)}, that of "
+        f"the unlearned models from them, not measured in it, by {_factor(plain)}."
     )
 
 

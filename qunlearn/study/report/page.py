@@ -20,7 +20,7 @@ from qunlearn.study.report.material import Material
 from qunlearn.study.report.ranks import Ranks
 from qunlearn.study.report.something import something
 from qunlearn.study.report.story import counted, tell
-from qunlearn.study.report.sweep import sweep_of
+from qunlearn.study.report.sweep import Sweep
 from qunlearn.study.report.tables import summarise
 from qunlearn.study.report.tabling import Group, Plain, Row, Table, row_of, table_of
 from qunlearn.study.report.verdicts import verdicts
@@ -51,6 +51,7 @@ def render(
     plates: Sequence[Plate],
     audits: Sequence[Audited] = (),
     ranking: Ranks | None = None,
+    sweep: Sweep | None = None,
 ) -> str:
     """The page as HTML text.
 
@@ -60,6 +61,7 @@ def render(
         plates: the figures, in the page's order.
         audits: the audits of the views that have any.
         ranking: the ranks over tasks; None where the records hold no oracle distance.
+        sweep: over depth and entanglement; None where neither is swept.
     """
     basis = counted(material)
     trained = trainings(material)
@@ -73,7 +75,7 @@ def render(
         audits=[audit_part(own, number) for number, own in enumerate(audits, start=1)],
         controls=[told for own in audits if (told := control_told(own))],
         comparisons=comparisons(material, found, ranking),
-        landscape=landscape(sweep_of(material)),
+        landscape=landscape(sweep),
         verdicts=verdicts(material),
         certificates=certificates(material),
         training=training_table(trained) if trained else None,

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qunlearn import methods
 from qunlearn.data import Dataset
 from qunlearn.errors import InputError
 from qunlearn.quantum.layer import QuantumLayer
@@ -57,8 +58,8 @@ def states_of(study: Study, method: str | None = None, trial: str | None = None)
     Args:
         study: with kept models.
         method: a method's label; any if None.
-        trial: key of the trial that picks cell and seed; if None one of a class, with entanglement, of the deepest
-            circuits, the first such in the study's order.
+        trial: key of the trial that picks cell and seed; if None one of a method that aims to erase, of a class, with
+            entanglement, of the deepest circuits, the first such in the study's order.
 
     Returns:
         None where no trial fits: of a study without circuits, say.
@@ -76,10 +77,11 @@ def states_of(study: Study, method: str | None = None, trial: str | None = None)
     return None
 
 
-def _turn(task: Task) -> tuple[bool, bool, int, bool]:
-    """Where a picture shows most: a class, entangled, deep, features before every layer; then by the file's order."""
-    row = task.row
+def _turn(task: Task) -> tuple[bool, bool, bool, int, bool]:
+    """Where a picture shows most: states are moved, a class, entangled, deep, features before every layer."""
+    row, method = task.row, methods.available().get((task.method or {"name": ""})["name"])
     return (
+        getattr(method, "strategy", None) != "aims to erase",
         "class" not in task.request,
         row["entanglement"] == "none",
         -(row["depth"] or 0),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qunlearn.evaluation.measures import COMPARED
 from qunlearn.evaluation.verdict import VERDICTS
 from qunlearn.study.report.judging import original_places
 from qunlearn.study.report.material import ORIGINAL, RETRAINED, Material
@@ -28,8 +29,10 @@ class Sweep:
     """The trials of a study that sweeps depth or entanglement.
 
     Attributes:
-        rows: trials with ``arm``, ``block`` (what else is swept), ``log_distance``, ``excess`` (divergence on the
-            forget set beyond the retrained models' own, nats), ``memorised`` (of the original of the same seed).
+        rows: trials with ``arm``, ``block`` (what else is swept), ``log_distance``, what that is the ratio of:
+            ``log_divergence`` from the retrained models and ``log_spread`` of these (both the mean over the sets),
+            ``excess`` (divergence on the forget set beyond the retrained models' own, nats), ``memorised`` (of the
+            original of the same seed).
         cells: what was measured beside each cell, with ``arm``, ``block`` and ``empty``: nothing to forget there.
         requests: in the plan's order.
         others: the swept axes that make blocks.
@@ -69,10 +72,16 @@ def sweep_of(material: Material) -> Sweep | None:
         for values in rows[list(others)].itertuples(index=False, name=None)
     ]
     rows["log_distance"] = np.log(rows[DISTANCE].clip(lower=1e-6))
+    rows["log_divergence"], rows["log_spread"] = _log_mean(rows, "js_{}"), _log_mean(rows, "js_{}_floor")
     rows["excess"] = rows["js_forget"] - rows["js_forget_floor"] if "js_forget_floor" in rows else np.nan
     rows["memorised"] = rows["original_accuracy_forget"] - rows["retrained_accuracy_forget"]
     cells = None if material.cells is None else _with_arms(material.cells, rows)
     return Sweep(rows, cells, tuple(material.requests), others)
+
+
+def _log_mean(rows: DataFrame, name: str) -> Any:
+    columns = [name.format(part) for part in COMPARED]
+    return np.log(rows[columns].mean(axis=1).clip(lower=1e-12)) if set(columns) <= set(rows.columns) else np.nan
 
 
 def _control(circuit: str) -> str:
