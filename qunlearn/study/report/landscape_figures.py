@@ -73,7 +73,7 @@ def _grid(count: int, ticks: tuple[list[Any], list[Any]], columns: int) -> tuple
     from matplotlib.figure import Figure
 
     rows = -(-count // columns)
-    figure = Figure(figsize=(7.1, 0.95 + rows * (0.35 + 0.24 * len(ticks[0]))), layout="constrained")
+    figure = Figure(figsize=(7.1, 1.1 + rows * (0.35 + 0.24 * len(ticks[0]))), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.supxlabel("Entanglement pattern", fontsize=8)
@@ -121,7 +121,7 @@ def _distances(sweep: Sweep, rows: DataFrame, title: str) -> Drawn:
     bar = figure.colorbar(ScalarMappable(norm, _COLOURS), ax=grid, location="top", fraction=0.05, aspect=60)
     shown = [step for step in (0.1, 0.2, 0.4, 0.7, 0.8, 1.0, 1.25, 1.4, 2.5, 5.0, 10.0) if abs(math.log(step)) <= limit]
     bar.set_ticks([math.log(step) for step in shown], labels=[f"{step:g}" for step in shown])
-    bar.set_label(f"Forget {title}. Oracle distance beside the nearer end of the retrained models\u2019 own range;\n"
+    bar.set_label(f"Forget {title}\nOracle distance beside the nearer end of the retrained models\u2019 own range;\n"
                   "in brackets: within that range. Hatched: nothing to forget")  # fmt: skip
     bar.outline.set_visible(False)
     return f"landscape-distance-{slug(title)}", _settled(figure), _alt(maps, title), title
