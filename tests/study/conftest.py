@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from qunlearn.methods import registry
 from qunlearn.study import report, runner
 from qunlearn.study.estimate import Estimate
 from qunlearn.study.store import Store
@@ -95,6 +96,12 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return root, out + err
+
+
+@pytest.fixture
+def own_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what a plugin registers in this process within the test."""
+    monkeypatch.setattr(registry, "_REGISTRY", registry.available())
 
 
 @pytest.fixture

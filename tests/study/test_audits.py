@@ -301,12 +301,10 @@ LATE = plugin(
 )
 
 
-@pytest.mark.usefixtures("nothing_but_the_tasks")
-def test_a_ranking_is_made_again_with_a_trial_that_had_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_but_the_tasks", "own_methods")
+def test_a_ranking_is_made_again_with_a_trial_that_had_failed(tmp_path: Path) -> None:
     """What is left then is what a study leaves in which nothing ever failed."""
-    from qunlearn.methods import registry
-
-    monkeypatch.setattr(registry, "_REGISTRY", registry.available())  # what a plugin registers stays in this test
     (tmp_path / "late_plugin.py").write_text(LATE, encoding="utf-8")
     file = tmp_path / "late.toml"
     harmful = '{ name = "gradient-ascent", epochs = 20, learning_rate = 1.0, label = "ascent" }'

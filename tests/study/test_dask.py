@@ -120,7 +120,8 @@ def test_a_driver_killed_then_interrupted_then_done(
     assert not (root / ".draft").exists()
 
 
-@pytest.mark.usefixtures("nothing_but_the_tasks")
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_but_the_tasks", "own_methods")
 def test_what_kills_workers_is_set_aside_and_the_rest_goes_on(tiny: Path, tmp_path: Path, cluster: Any) -> None:
     (tmp_path / "deadly_plugin.py").write_text(PLUGIN, encoding="utf-8")
     text = tiny.read_text().replace('"adaprob"', '"kills", "dies", "head-only"').replace(", { class = 0 }", "")
