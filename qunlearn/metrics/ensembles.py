@@ -49,9 +49,7 @@ def ensembles(states_a: Values, states_b: Values, wires: Wires = None, strata: S
     """
     one, other = _rows(states_a, "states_a"), _rows(states_b, "states_b")
     if one.shape[1:] != other.shape[1:]:
-        raise InputError(
-            f"expected states of one kind and one width, got {one.shape[1:]} and {other.shape[1:]} a sample"
-        )
+        raise InputError(f"expected states of one kind and one width, got {one.shape[1:]} and {other.shape[1:]}")
     together = np.concatenate([one, other])
     if together.ndim == 3:
         rows = together[:, None] if wires is None else _traced(together, wires)

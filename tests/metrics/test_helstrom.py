@@ -252,7 +252,7 @@ def test_too_few_samples_have_no_value_and_wrong_ones_are_refused() -> None:
     apart = (np.zeros(5, dtype=int), np.ones(5, dtype=int))
     assert np.isnan(qm.helstrom_crossfit(two, two, strata=apart))
     assert np.isnan(qm.helstrom_plugin(two, two, strata=apart))
-    with pytest.raises(InputError, match="one width, got .4,. and .8,."):
+    with pytest.raises(InputError, match=r"one width, got \(4,\) and \(8,\)"):
         qm.helstrom_crossfit(two, _pure(random, 5, 3))
     with pytest.raises(InputError, match=r"different wires from 0 to 1, got \[0, 0\]"):
         qm.helstrom_crossfit(two, two, wires=[0, 0])
