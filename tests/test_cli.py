@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from qunlearn.cli import main
+from qunlearn.errors import ServiceError
+from qunlearn.study import runner
 
 STUDY = """\
 name = "small"
@@ -35,6 +37,20 @@ def study(tmp_path: Path) -> Path:
     path = tmp_path / "small.toml"
     path.write_text(STUDY, encoding="utf-8")
     return path
+
+
+def test_workers_that_serve_no_more_leave_the_command_that_goes_on(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: object, **options: object) -> None:
+        raise ServiceError("expected a worker that can serve this study, got none")
+
+    monkeypatch.setattr(runner, "run_study", refuse)
+    root = tmp_path / "out"
+    assert call("run", str(study), "--out", str(root), "--on", "dask", "--dask-scheduler", "tcp://a:1") == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("Error: expected a worker that can serve this study")
+    assert said.out.strip().endswith(f"Go on with: qunlearn run {root} --on dask --dask-scheduler tcp://a:1")
 
 
 @pytest.mark.parametrize(
