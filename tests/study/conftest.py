@@ -37,9 +37,21 @@ seed = [0]
 """
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, to which Ctrl-C can be sent, also where this one ignores it."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import qunlearn.cli as c; c.main()"
+_BARE = """
+import collections, qunlearn.study.report as report, qunlearn.study.runner as runner
+from qunlearn.study.estimate import Estimate
+runner.estimate = lambda plan: Estimate(collections.defaultdict(float), collections.defaultdict(float))
+report.write_report = lambda root: root
+"""
+
+
+def start(*arguments: str, bare: bool = False) -> subprocess.Popen[str]:
+    """The command line in a process of its own, to which Ctrl-C can be sent, also where this one ignores it.
+
+    With `bare`, the study's estimate and its report, which take seconds, are left out.
+    """
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import qunlearn.cli as c"
+    code += (_BARE if bare else "") + "\nc.main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,

@@ -93,14 +93,14 @@ def test_a_driver_killed_then_interrupted_then_done(
 ) -> None:
     root = tmp_path / "tiny"
     on = ["--on", "dask", "--dask-scheduler", cluster.scheduler_address]
-    process = start("run", str(tiny), "--out", str(root), *on)
+    process = start("run", str(tiny), "--out", str(root), *on, bare=True)
     wait_for(lambda: len(records(root)) >= 1)
     process.kill()
     process.communicate(timeout=60)
     assert 0 < len(records(root)) < len(records(finished[0]))
     killed = host.sign_of(root)
     assert killed  # nobody took it away
-    process = start("run", str(root), *on)
+    process = start("run", str(root), *on, bare=True)
     wait_for(lambda: host.sign_of(root) not in ("", killed))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)

@@ -132,9 +132,10 @@ def test_one_worker_gives_the_same_bytes(finished: tuple[Path, str], tiny: Path,
 
 
 @pytest.mark.usefixtures("no_report")
+@pytest.mark.usefixtures("no_report")
 def test_interrupted_then_killed_then_resumed(finished: tuple[Path, str], tiny: Path, tmp_path: Path) -> None:
     root = tmp_path / "tiny"
-    process = start("run", str(tiny), "--out", str(root), "--workers", "1")
+    process = start("run", str(tiny), "--out", str(root), "--workers", "1", bare=True)
     wait_for(lambda: len(records(root)) >= 1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -142,7 +143,7 @@ def test_interrupted_then_killed_then_resumed(finished: tuple[Path, str], tiny: 
     assert out.strip().splitlines()[-1].endswith(f"qunlearn run {root}")
     assert "Traceback" not in err
     kept = len(records(root))
-    process = start("run", str(root), "--workers", "2")
+    process = start("run", str(root), "--workers", "2", bare=True)
     wait_for(lambda: len(records(root)) >= kept + 2)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
@@ -207,7 +208,7 @@ def test_failures_are_kept_apart_and_the_rest_goes_on(tiny: Path, tmp_path: Path
     text = tiny.read_text().replace('"adaprob"', '"raises", "dies", "dies-once"').replace(", { class = 0 }", "")
     (tmp_path / "study.toml").write_text(text + '[plugins]\nmodules = ["unlikely_plugin"]\n', encoding="utf-8")
     root = tmp_path / "out"
-    process = start("run", str(tmp_path / "study.toml"), "--out", str(root), "--workers", "1")
+    process = start("run", str(tmp_path / "study.toml"), "--out", str(root), "--workers", "1", bare=True)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert "no way" in err
