@@ -71,7 +71,9 @@ class KernelGuided(GradientMethod):
 
     name: ClassVar[str] = "kernel-guided"
     strategy = "can erase by re-uploading or encoder"
-    epochs: int = hyper(45, "passes over both sets; 45 are a quarter of retraining with 200 epochs and a tenth forgotten", low=1)
+    epochs: int = hyper(
+        45, "passes over both sets; 45 are a quarter of retraining with 200 epochs and a tenth forgotten", low=1
+    )
     hot: float = hyper(5.0, "learning rate at first, in multiples of the recipe's", low=1e-6)
     cold: float = hyper(0.3, "learning rate at last, in multiples of the recipe's", low=1e-6)
     ridge: float = hyper(0.1, "lambda; fidelities are 1 on the diagonal", low=1e-6)

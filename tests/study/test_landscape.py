@@ -20,6 +20,7 @@ from qunlearn.study.report import write
 from qunlearn.study.report.landscape import beside, depth_effect, landscape, pattern_effect, pooled, shared
 from qunlearn.study.report.landscape_figures import centred
 from qunlearn.study.report.material import Material
+from qunlearn.study.report.one_thing import one_thing
 from qunlearn.study.report.pictures import bloch_vectors, class_overlaps
 from qunlearn.study.report.sweep import CIRCUIT, EQUAL, Sweep, sweep_of
 from tests.study.report_frames import made
@@ -99,6 +100,28 @@ def test_answers_say_which_way() -> None:
         assert "oracle distance by 1.5" in answers["Does entanglement?"]
         assert "The yardstick holds" in answers["Does depth matter for unlearning?"]
         assert re.search(r"moves, too: .* multiplied by 2\.00 .* by 3\.00", answers["Does entanglement?"])
+
+
+def test_circuits_that_differ_in_one_thing_stand_beside_each_other() -> None:
+    cells = [{"circuit": card, "depth": d, "model.reupload": u}
+             for card in ("sim-03", "sim-04", "sim-16") for d in (1, 2) for u in (False, True)]  # fmt: skip
+    base = made(("fine-tune", "scrub"), ("class 0",), cells, seeds=4, audited=False)
+    rows = base.records
+    second, fine = rows["circuit"].eq("sim-04"), rows["method"].isin(["fine-tune", "scrub"])
+    rows = rows.assign(
+        oracle_distance=np.where(fine & second, 3.0, 2.0) * rows["depth"],
+        **{f"js_{part}": np.where(second, 0.3, 0.1) for part in COMPARED},
+        **{f"js_{part}_floor": np.where(second, 0.2, 0.1) for part in COMPARED},
+        original_accuracy_forget=1.0, retrained_accuracy_forget=0.5, entanglement="ring",
+    )  # fmt: skip
+    axes = (*base.axes, *(name for name in ("circuit", "model.reupload") if name not in base.axes))
+    sweep = sweep_of(dataclasses.replace(base, records=rows, axes=axes, histories=None))
+    assert sweep is not None
+    table = one_thing(sweep)
+    assert table is not None
+    ((request, pair, what, methods, *found),) = table.rows
+    assert (request, pair, what, methods) == ("class 0", "sim-04 beside sim-03", "CRX for CRZ", "2")
+    assert found == ["1.50 (1.50 to 1.50)", "2.00 (2.00 to 2.00)", "3.00 (3.00 to 3.00)"]
 
 
 def test_a_study_that_sweeps_neither_has_no_landscape() -> None:

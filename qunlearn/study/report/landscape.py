@@ -173,7 +173,7 @@ def _sentence(what: str, found: Bounds, each: Sequence[Bounds]) -> str:
         else f"Not to be told: {what} leaves the distance to retraining within what seeds and circuits explain"
     )
     return (
-        f"{head}; it multiplies the oracle distance by {_factor(found)}, mean over {len(each)} methods. Of these "
+        f"{head}; it multiplies the oracle distance by {as_factor(found)}, mean over {len(each)} methods. Of these "
         f"{away} end farther off, {near} nearer, {len(each) - away - near} are not told apart."
     )
 
@@ -185,24 +185,24 @@ def _yardstick(effect_on: Callable[..., Bounds]) -> str:
         return ""
     head = "The yardstick holds" if spread.low <= 0 <= spread.high else "The yardstick moves, too"
     return (
-        f"{head}: the retrained models\u2019 divergence from each other is multiplied by {_factor(spread)}, that of "
-        f"the unlearned models from them, not measured in it, by {_factor(plain)}."
+        f"{head}: the retrained models\u2019 divergence from each other is multiplied by {as_factor(spread)}, that of "
+        f"the unlearned models from them, not measured in it, by {as_factor(plain)}."
     )
 
 
 def _mediated(name: str, found: Mediation) -> str:
     total, direct, indirect = found.total, found.direct, found.indirect
-    start = f"Of the effect of {name} ({_factor(total)})"
+    start = f"Of the effect of {name} ({as_factor(total)})"
     if not math.isfinite(direct.low):
         return f"{start} it is not to be told: originals have memorised the same in all cells."
-    parts = f"{_factor(indirect)} goes with memorisation, {_factor(direct)} does not"
+    parts = f"{as_factor(indirect)} goes with memorisation, {as_factor(direct)} does not"
     if total.low <= 0 <= total.high:
         return f"{start}, which is not told from none, {parts}."
     gone, left = not indirect.low <= 0 <= indirect.high, not direct.low <= 0 <= direct.high
     word = {(True, False): "Mediated", (True, True): "In part", (False, True): "Not mediated"}.get(
         (gone, left), "Not settled"
     )
-    return f"{word}: of the effect of {name} ({_factor(total)}) {parts}."
+    return f"{word}: of the effect of {name} ({as_factor(total)}) {parts}."
 
 
 def _who(sweep: Sweep, request: str) -> str:
@@ -213,21 +213,21 @@ def _who(sweep: Sweep, request: str) -> str:
         other = sweep.arm(name)
         methods = [method for method in shared(main) if method in shared(other)]
         one, two = (pooled(rows[rows["request"] == request], methods) for rows in (main, other))
-        parts.append(f"{name}: every doubling of depth multiplies the distance by {_factor(depth_effect(two))}")
+        parts.append(f"{name}: every doubling of depth multiplies the distance by {as_factor(depth_effect(two))}")
         if name != EQUAL:
-            parts[-1] += f", and the circuit stands at {_factor(beside(one, two))} times its distance"
+            parts[-1] += f", and the circuit stands at {as_factor(beside(one, two))} times its distance"
             parts[-1] += (
-                f"; the circuit\u2019s slope is {_factor(beside(one, two, slope=True))} times the control\u2019s"
+                f"; the circuit\u2019s slope is {as_factor(beside(one, two, slope=True))} times the control\u2019s"
             )
     slope = depth_effect(pooled(main[main["request"] == request], shared(main)))
-    return f"Circuit: {_factor(slope)} with every doubling. " + ". ".join(_upper(part) for part in parts) + "."
+    return f"Circuit: {as_factor(slope)} with every doubling. " + ". ".join(_upper(part) for part in parts) + "."
 
 
 def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _factor(found: Bounds) -> str:
+def as_factor(found: Bounds) -> str:
     """A change of log distance as a factor with its interval."""
     if not math.isfinite(found.value):
         return DASH
@@ -253,8 +253,8 @@ def _effects(sweep: Sweep) -> Plain:
         own = main[main["request"] == request]
         for name in (ORIGINAL, *by_kind([m for m in dict.fromkeys(own["method"]) if m not in (ORIGINAL, RETRAINED)])):
             one = own[own["method"] == name]
-            values = [_factor(depth_effect(one)), *(_factor(pattern_effect(one, pattern)) for pattern in patterns)]
-            values += [_nats(depth_effect(one, "excess")), _factor(depth_mediation(one).direct)]
+            values = [as_factor(depth_effect(one)), *(as_factor(pattern_effect(one, pattern)) for pattern in patterns)]
+            values += [_nats(depth_effect(one, "excess")), as_factor(depth_mediation(one).direct)]
             rows.append((request, method_name(name), *values))
     return Plain("Effects on the distance to retraining, as factors of the oracle distance", tuple(heads), tuple(rows))
 
@@ -271,8 +271,8 @@ def _controls(sweep: Sweep) -> Plain | None:
         for name in (ORIGINAL, *by_kind([m for m in dict.fromkeys(own["method"]) if m not in (ORIGINAL, RETRAINED)])):
             cells = []
             arms = {arm: _of(sweep.arm(arm), request, name) for arm in sweep.arms}
-            cells += [_factor(beside(arms[CIRCUIT], arms[arm])) if len(arms[arm]) else DASH for arm in others]
-            cells += [_factor(depth_effect(rows_)) if len(rows_) else DASH for rows_ in arms.values()]
+            cells += [as_factor(beside(arms[CIRCUIT], arms[arm])) if len(arms[arm]) else DASH for arm in others]
+            cells += [as_factor(depth_effect(rows_)) if len(rows_) else DASH for rows_ in arms.values()]
             rows.append((request, method_name(name), *cells))
     return Plain("The circuit beside its controls, as factors of the oracle distance", heads, tuple(rows))
 

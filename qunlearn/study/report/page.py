@@ -17,6 +17,7 @@ from qunlearn.study.report.figures import Plate
 from qunlearn.study.report.lacking import left_out
 from qunlearn.study.report.landscape import landscape
 from qunlearn.study.report.material import Material
+from qunlearn.study.report.one_thing import one_thing
 from qunlearn.study.report.ranks import Ranks
 from qunlearn.study.report.something import something
 from qunlearn.study.report.story import counted, tell
@@ -76,6 +77,7 @@ def render(
         controls=[told for own in audits if (told := control_told(own))],
         comparisons=comparisons(material, found, ranking),
         landscape=landscape(sweep),
+        one_thing=one_thing(sweep) if sweep is not None else None,
         verdicts=verdicts(material),
         certificates=certificates(material),
         training=training_table(trained) if trained else None,
