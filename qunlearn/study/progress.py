@@ -87,9 +87,8 @@ class StudyProgress:
     def seconds_left(self) -> float:
         """Expected seconds of what is left, at the speed at which the like of it went so far."""
         kinds = self._kinds.values()
-        expected, spent = sum(kind.expected for kind in kinds), sum(kind.spent for kind in kinds)
-        usual = spent / expected if expected else 1.0
-        ahead = sum(kind.left * (kind.spent / kind.expected if kind.expected else usual) for kind in kinds)
+        ahead = sum(kind.left * (kind.spent / kind.expected if kind.expected else 1.0) for kind in kinds)
+        spent = sum(kind.spent for kind in kinds)
         elapsed = max(time.monotonic() - self._start, START_UP)
         waits = elapsed / (START_UP + spent / self._workers) if spent else 1.0  # for each other, and the driver
         return max(ahead, 0.0) / self._workers * waits
