@@ -40,6 +40,8 @@ FEW = 64
 LATER = ("shadow", "population", "ranking", "audit")
 #: Seconds in which a ranking judges a trial.
 RANKED = 0.02
+#: Seconds from which a method is timed again, since its first run may also have imported or compiled something.
+LONG = 0.2
 #: Seconds that a batch with noise, shots or a backend may take for training to be timed on more than one.
 SLOW = 0.3
 
@@ -77,12 +79,13 @@ class _Cost:
         return _Cost(self.seconds / unit.seconds, self.gradient_evaluations / unit.gradient_evaluations)
 
 
-def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
+def estimate(plan: Plan, patience: float = 10.0) -> Estimate:
     """Time each kind of task of the plan on a part of its own data, for about `patience` seconds in all.
 
-    Methods that the time does not suffice for, and the user's own, are taken to need the seconds that the others do on
-    average. How many gradients they take is left open: methods differ a hundredfold in it, and which are tried in time
-    differs from run to run.
+    What the time does not suffice for, and methods of the user's own, are taken to need the seconds that others of the
+    kind do on average; tasks are tried in the order of their keys, which is none. How many gradients a method takes
+    that was not tried is left open: they differ a hundredfold in it, and which are tried in time differs from run to
+    run.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(plan.study.settings.run.threads)
@@ -91,7 +94,7 @@ def estimate(plan: Plan, patience: float = 6.0) -> Estimate:
         units = {unit.key: unit for unit in units_of(plan.tasks, {task.key for task in plan.tasks})}
         ranked = {task.key: task for task in plan.of("ranking")}
         found: dict[tuple[str, int], _Cost] = {}
-        for task in sorted(plan.tasks, key=lambda task: task.kind in LATER):
+        for task in sorted(plan.tasks, key=lambda task: (task.kind in LATER, task.key)):
             if _alike(task) not in found:
                 unit = units[task.unit]
                 late = task.kind in LATER
@@ -162,6 +165,10 @@ class _Meter:
         methods_there = len(rankings[task.ranking].extra["trials"]) if task.ranking else 1
         return cost.times(min(1.0, task.extra["best"] / methods_there) if task.ranking else 1.0)
 
+    def _go_on(self, known: Mapping[str, _Cost]) -> bool:
+        """Whether one more may be timed: in time, and the first of a kind in any case."""
+        return not known or time.thread_time() < self.deadline
+
     def _alone(self, task: Task, split: Split) -> bool:
         """Whether models like the task's are trained one by one."""
         key = _model_key(task, task.settings)
@@ -172,7 +179,7 @@ class _Meter:
     def _auditing(self, task: Task, split: Split) -> _Cost:
         """Of one model, by an audit of two that are untrained: the second stands for the retrained ones."""
         key = canonical([_model_key(task, task.settings), task.extra["families"]])
-        if key not in self.audits and (not self.audits or time.thread_time() < self.deadline):
+        if key not in self.audits and self._go_on(self.audits):
             models = [_fitted(task, split, seed) for seed in range(3)]
             start = _now(task)
             Auditor(split, original=models[0], retrained=models[1:2])(models[2], audits=task.extra["families"])
@@ -182,7 +189,7 @@ class _Meter:
     def _epoch(self, task: Task, split: Split, size: int) -> _Cost:
         """Of training, for one sample."""
         key = f"{size} {_model_key(task, trained(task.settings))}"
-        if key not in self.epochs:
+        if key not in self.epochs and self._go_on(self.epochs):
             batch, models = self._batch(task, split, size)
             if batch > SLOW:
                 self.slow.add(key)
@@ -195,7 +202,7 @@ class _Meter:
             start = _now(task)
             fit_all(models, part, validation, recipe, seeds=range(size), progress=_silent)
             self.epochs[key] = _Cost((_now(task) - start) / (size * len(part) * epochs), 1.0)
-        return self.epochs[key]
+        return self.epochs.get(key) or _mean(list(self.epochs.values()))
 
     def _batch(self, task: Task, split: Split, size: int) -> tuple[float, list[nn.Module]]:
         """Seconds of one batch where noise, shots or a backend bear on training, and the models, warmed up."""
@@ -234,8 +241,10 @@ class _Meter:
         if hasattr(method, "epochs"):
             epochs = min(most, method.epochs)
             method = dataclasses.replace(method, epochs=epochs)
-        times = []
-        for timed in ("none", method):
+        times: list[float] = []
+        for timed in ("none", method, method):
+            if len(times) == 2 and times[1] < LONG:
+                break
             start = _now(task)
             try:
                 found = unlearn_all(models, part, method=timed, seeds=range(size), progress=_silent)
@@ -243,11 +252,11 @@ class _Meter:
             except Exception:  # an untrained model may be more than a method can bear; its trial will tell
                 gradients = len(part.train) * epochs
             times.append(_now(task) - start)
-        return _Cost(max(times[1] - times[0], 0.0) / size, gradients).times(1 / (share * epochs))
+        return _Cost(max(min(times[1:]) - times[0], 0.0) / size, gradients).times(1 / (share * epochs))
 
     def _evaluation(self, task: Task, split: Split) -> _Cost:
         key = canonical([_model_key(task, task.settings), task.request, len(task.retrained)])
-        if key not in self.evaluations:
+        if key not in self.evaluations and self._go_on(self.evaluations):
             model = _fitted(task, split)
             known = predict(model, split)
             judge = Judge(split, original=known, retrained=[dataclasses.replace(known) for _ in task.retrained])
@@ -255,7 +264,7 @@ class _Meter:
             start = _now(task)
             judge(model)
             self.evaluations[key] = _Cost(_now(task) - start + _predicting(task, model, split))
-        return self.evaluations[key]
+        return self.evaluations.get(key) or _mean(list(self.evaluations.values()))
 
 
 def expected_epochs(epochs: int, patience: int | None) -> float:
