@@ -87,6 +87,7 @@ def test_a_worker_killed_meanwhile_changes_no_byte(
         assert set(client.run(os.getpid).values()) != set(before.values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_but_the_tasks")
 def test_a_driver_killed_then_interrupted_then_done(
     finished: tuple[Path, str], tiny: Path, tmp_path: Path, cluster: Any
