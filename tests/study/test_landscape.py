@@ -18,7 +18,7 @@ from qunlearn.quantum.card import load_circuit
 from qunlearn.quantum.engines import state
 from qunlearn.study.report import write
 from qunlearn.study.report.landscape import beside, depth_effect, landscape, pattern_effect, pooled, shared
-from qunlearn.study.report.landscape_figures import centred
+from qunlearn.study.report.landscape_figures import centred, landscape_figures
 from qunlearn.study.report.material import Material
 from qunlearn.study.report.one_thing import one_thing
 from qunlearn.study.report.pictures import bloch_vectors, class_overlaps
@@ -112,11 +112,14 @@ def test_circuits_that_differ_in_one_thing_stand_beside_each_other() -> None:
         oracle_distance=np.where(fine & second, 3.0, 2.0) * rows["depth"],
         **{f"js_{part}": np.where(second, 0.3, 0.1) for part in COMPARED},
         **{f"js_{part}_floor": np.where(second, 0.2, 0.1) for part in COMPARED},
-        original_accuracy_forget=1.0, retrained_accuracy_forget=0.5, entanglement="ring",
+        original_accuracy_forget=1.0, retrained_accuracy_forget=0.5, retrained_accuracy_test=0.9, entanglement=None,
     )  # fmt: skip
     axes = (*base.axes, *(name for name in ("circuit", "model.reupload") if name not in base.axes))
     sweep = sweep_of(dataclasses.replace(base, records=rows, axes=axes, histories=None))
     assert sweep is not None
+    assert [stem for stem, *_ in landscape_figures(sweep)] == ["landscape-tradeoff-class-0"]  # no pattern, no map
+    own = pooled(sweep.arm(CIRCUIT), ["scrub"])
+    assert math.exp(depth_effect(own).value) == pytest.approx(2.0)
     table = one_thing(sweep)
     assert table is not None
     ((request, pair, what, methods, *found),) = table.rows

@@ -54,9 +54,11 @@ def centred(value: Floats, least: Floats, most: Floats) -> Floats:
 
 
 def _parts(sweep: Sweep, rows: DataFrame) -> Iterator[tuple[str, DataFrame]]:
+    """By request and block the trials, where both depth and pattern vary: what a map can show."""
     for request in sweep.requests:
         for block, own in rows[rows["request"] == request].groupby("block", sort=False):
-            yield (f"{request}, {block!s}" if block else request), own
+            if min(own["depth"].nunique(), own["entanglement"].nunique()) > 1:
+                yield (f"{request}, {block!s}" if block else request), own
 
 
 def _names(rows: DataFrame) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DISTANCE = "oracle_distance"
 CIRCUIT, EQUAL = "circuit", "equal weights"
+FIXED = "as drawn"  # the pattern of a card that has no choice of one
 ARMS = {"twin": "classical twin", "frozen": "frozen circuit"}
 _JUDGED = ("js_forget", "gap_forget", "js_test", "membership_auc")
 
@@ -71,6 +72,7 @@ def sweep_of(material: Material) -> Sweep | None:
         setting_name(dict(zip(others, values, strict=True))) if others else ""
         for values in rows[list(others)].itertuples(index=False, name=None)
     ]
+    rows["entanglement"] = rows["entanglement"].fillna(FIXED)
     rows["log_distance"] = np.log(rows[DISTANCE].clip(lower=1e-6))
     rows["log_divergence"], rows["log_spread"] = _log_mean(rows, "js_{}"), _log_mean(rows, "js_{}_floor")
     rows["excess"] = rows["js_forget"] - rows["js_forget_floor"] if "js_forget_floor" in rows else np.nan
@@ -115,6 +117,7 @@ def _with_arms(cells: DataFrame, rows: DataFrame) -> DataFrame:
     """The cells with arm and block, and whether there is nothing to forget in each."""
     keys = [name for name in cells.columns if name in rows.columns and name not in _FIGURES]
     known = rows.drop_duplicates(keys)[[*keys, "arm", "equal", "block"]]
+    cells = cells.assign(entanglement=cells["entanglement"].fillna(FIXED))
     joined = cells.merge(known, on=keys, how="left")
     references = rows[rows["method"].isin([ORIGINAL, RETRAINED])]
     measures = tuple(name for name in references.columns if name.startswith(_JUDGED))
