@@ -175,13 +175,20 @@ def test_predictions_kept_by_earlier_versions_are_known_as_such(tables: Callable
     assert math.isnan(evaluate(old, split)["helstrom_forget"])
 
 
-@pytest.mark.parametrize("strength", [0.2, 1.0])
-def test_a_noisy_circuit_is_judged_by_its_density_matrices(strength: float) -> None:
-    split, model = _data().split(ForgetRequest.of_class(1), seed=0), _model(1, 2.0)
+def _noisy(model: nn.Sequential, strength: float) -> nn.Sequential:
     noisy = copy.deepcopy(model)
     layer = noisy[1]
     assert isinstance(layer, QuantumLayer)
     layer.run_on(noise={"depolarizing": strength})
+    return noisy
+
+
+@pytest.mark.parametrize("strength", [0.2, 1.0])
+def test_a_noisy_circuit_is_judged_by_its_density_matrices(strength: float) -> None:
+    split, model = _data().split(ForgetRequest.of_class(1), seed=0), _model(1, 2.0)
+    noisy = _noisy(model, strength)
+    layer = noisy[1]
+    assert isinstance(layer, QuantumLayer)
     kept = split.holdout.x[split.holdout.y != 1]
     with torch.no_grad():
         states = [
@@ -198,3 +205,6 @@ def test_a_noisy_circuit_is_judged_by_its_density_matrices(strength: float) -> N
         assert found["helstrom_forget"] == pytest.approx(0.0, abs=1e-5)
     assert predict(noisy, split).states.keys() == {"forget", "outside"}
     assert not any(name.startswith("state_fidelity") for name in found)
+    among = evaluate(_noisy(model, 0.9 * strength), split, retrained=[noisy])
+    assert "js_forget" in among
+    assert not any(name.startswith("state_fidelity") for name in among)  # mixed states are not taken for pure ones

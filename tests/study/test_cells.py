@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from qunlearn.quantum.engines import state
 from qunlearn.study.cells import FIGURES, FILE, measure_cells
 from qunlearn.study.prepare import circuit_of, model_of, split_of
 from qunlearn.study.reading import read_study
-from qunlearn.study.report.pictures import states_of
+from qunlearn.study.report.pictures import _turn, states_of
 from qunlearn.study.results import Study
 from qunlearn.study.runner import run_study
 
@@ -131,3 +132,11 @@ def test_states_are_of_one_original_before_and_after_and_of_a_retrained_model(st
     assert not np.allclose(found.forget["original"], found.forget["retrained"], atol=1e-3)
     with pytest.raises(InputError, match="expected a trial of layer-reset"):
         states_of(study, "layer-reset", trial=str(own[own["method"] == "none"]["trial"].iloc[0]))
+
+
+def test_a_method_that_aims_to_move_states_is_drawn_first(study: Study) -> None:
+    plain = [task for task in study.done() if task.row["method"] == "layer-reset"]
+    moving = dataclasses.replace(plain[-1], method={"name": "state-erasure"})
+    assert min([*plain, moving], key=_turn) is moving
+    known = dataclasses.replace(plain[-1], method={"name": "a method of the user's own"})
+    assert _turn(known) == _turn(plain[-1])
